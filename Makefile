@@ -1,0 +1,89 @@
+# Everything a contributor runs. `make help` lists it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What an installed tree was built from: a change to any of these rebuilds it.
+SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h src/fastlstm/*.pyx src/fastlstm/*.pxd)
+STEPS ?= 1500
+BASE ?= HEAD~1
+HEAD ?= HEAD
+RANGE ?= HEAD~5..HEAD
+
+.PHONY: help demo test test-oracles test-c lint sanitize mutants bench dashboard regressions \
+        ci-tools hooks clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet -e '.[train,plot]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group test
+	@touch $@
+
+$(VENV)/.oracles: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group oracles
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group lint
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+demo: $(VENV)/.installed  ## learn Python's own manual and write some of it (about three minutes)
+	@mkdir -p demo
+	$(BIN)/fastlstm lm train --out demo/topics.safetensors
+	$(BIN)/python -m benchmarks.quality.topics --model demo/topics.safetensors
+	$(BIN)/fastlstm lm generate demo/topics.safetensors --prompt 'The "while" statement' --seed 1
+
+test: $(VENV)/.test test-c  ## run the tests; needs no other framework
+	$(BIN)/python -m pytest
+
+test-c:  ## run the C kernels' own driver
+	$(MAKE) -C tests/csrc check
+
+test-oracles: $(VENV)/.oracles  ## run the tests that compare with live packages (torch, nltk)
+	$(BIN)/python -m pytest -m oracle
+
+lint: $(VENV)/.lint  ## ruff, cython-lint and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint src/fastlstm
+	$(BIN)/mypy
+
+sanitize:  ## the C driver under ASAN + UBSAN and under valgrind
+	$(MAKE) -C tests/csrc sanitize valgrind
+
+mutants: $(VENV)/.test  ## break the core in many ways, one at a time: each must turn a test red
+	$(BIN)/python -m tests.mutations
+
+bench: $(VENV)/.bench  ## run the asv suite on the current commit
+	$(BIN)/asv run --config benchmarks/asv.conf.json --show-stderr 'HEAD^!'
+
+dashboard: $(VENV)/.bench  ## run asv over RANGE (HEAD~5..HEAD) and publish .asv/html
+	$(BIN)/asv run --config benchmarks/asv.conf.json --quick --skip-existing-commits '$(RANGE)'
+	$(BIN)/asv publish --config benchmarks/asv.conf.json
+
+regressions: $(VENV)/.bench  ## compare BASE (HEAD~1) with HEAD; fails past a ratio and a time
+	$(BIN)/python benchmarks/regressions.py $(BASE) $(HEAD)
+
+ci-tools:  ## system packages that CI wants (Debian): valgrind, a cross compiler, qemu
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends valgrind gcc-aarch64-linux-gnu \
+	    libc6-dev-arm64-cross qemu-user
+
+hooks: $(VENV)/.lint  ## install the pre-commit hooks
+	$(BIN)/pre-commit install
+
+clean:  ## remove what was built (not the virtual environment)
+	rm -rf build dist src/fastlstm/*.so src/*.egg-info $(VENV)/.installed
+	$(MAKE) -C tests/csrc clean

@@ -1,0 +1,52 @@
+from fastlstm._validate import Array
+
+OPENMP: bool
+DEBUG: bool
+COMPILER: str
+FLAGS: str
+BLAS_INTEGER_BITS: int
+ISA: str
+
+def sigmoid(out: Array, x: Array) -> None: ...
+def tanh(out: Array, x: Array) -> None: ...
+def forward(
+    h: Array,
+    c: Array,
+    gates: Array,
+    h_n: Array,
+    c_n: Array,
+    x: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Array,
+    offsets: Array,
+    chunks: Array,
+    blocks: Array,
+    backwards: bool,
+    keep: bool,
+    zero_state: bool,
+) -> None: ...
+def backward(
+    gates: Array,
+    d_h: Array,
+    d_c: Array,
+    d_output: Array,
+    c: Array,
+    c_0: Array,
+    weight_hh: Array,
+    offsets: Array,
+    blocks: Array,
+    backwards: bool,
+) -> None: ...
+def previous_h(out: Array, h: Array, h_0: Array, offsets: Array, backwards: bool) -> None: ...
+def matmul(
+    out: Array,
+    a: Array,
+    b: Array,
+    transpose_a: bool,
+    transpose_b: bool,
+    accumulate: bool,
+    threads: int,
+) -> None: ...
+def sum_rows(out: Array, a: Array) -> None: ...
+def scatter_add_rows(out: Array, ids: Array, rows: Array) -> None: ...

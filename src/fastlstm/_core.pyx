@@ -1,0 +1,426 @@
+"""The time loop: an LSTM layer in one direction, forward and backward, over packed rows.
+
+Design. What stands here is all that happens for each time step; nothing else in the package is
+compiled but the matrix path (_blas.pyx) and the gate math (csrc/).
+
+- Rows. Sequences come packed (packing.py): sorted by length, step by step, so that the rows of
+  step t are offsets[t] to offsets[t + 1] and the sequences that live at t are the first ones.
+  Nothing past an end exists here. Let n(t) be the number of living sequences.
+- Order. `backwards` runs the steps from the last to the first (the reverse direction). In either
+  order, sequence b enters at its first step in that order with its initial state, which waits in
+  row b of h_n and c_n; when it leaves, its last state takes that place. A sequence of length 0
+  never enters, so its state stays.
+- Segments. The state before step t is therefore in two places: rows [0, m) of the step processed
+  before, and rows [m, n(t)) of h_n, c_n, for the sequences that enter. Each step works on these
+  two segments, one of which is empty on all but few steps.
+- Forward, for a chunk of steps at a time so that it stays in cache: gates = bias + x·W_ihᵀ for all
+  rows of the chunk, then for each step gates += h_{t-1}·W_hhᵀ and the cell (csrc/kernels.c), which
+  leaves the activated gates. Training keeps gates and c for all rows, inference one chunk's gates
+  and the running c.
+- Backward, step by step in the opposite order: the cell's backward turns gates into their
+  gradients in place, then dh_{t-1} = d_gates·W_hh. The gradients of weights and x are products
+  over all rows at once, by the caller (lstm.py), from the d_gates that are left.
+- Threads. One parallel region for the whole sequence. The projection is shared out by rows, the
+  recurrence by blocks of sequences, each of which a thread takes through all steps without a
+  barrier; blocks hold about the same number of rows. While a region of several threads calls BLAS,
+  threads.py holds BLAS's own pool at one thread. With one thread OpenMP is not entered.
+
+Arguments are trusted: the validator stood before. The debug build checks bounds.
+"""
+
+from cython.parallel cimport parallel, prange
+from libc.string cimport memcpy
+
+from fastlstm._blas cimport gemm, real
+from fastlstm._kernels cimport fastlstm_isa, fastlstm_isa_pick
+
+import os
+
+from fastlstm._blas import integer_bits
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #define FASTLSTM_OPENMP 1
+    #else
+    #define FASTLSTM_OPENMP 0
+    #endif
+    #ifdef NDEBUG
+    #define FASTLSTM_DEBUG 0
+    #else
+    #define FASTLSTM_DEBUG 1
+    #endif
+    #ifndef FASTLSTM_COMPILER
+    #define FASTLSTM_COMPILER "unknown"
+    #endif
+    #ifndef FASTLSTM_FLAGS
+    #define FASTLSTM_FLAGS ""
+    #endif
+    """
+    int FASTLSTM_OPENMP
+    int FASTLSTM_DEBUG
+    const char* FASTLSTM_COMPILER
+    const char* FASTLSTM_FLAGS
+
+OPENMP = bool(FASTLSTM_OPENMP)
+DEBUG = bool(FASTLSTM_DEBUG)
+COMPILER = FASTLSTM_COMPILER.decode()
+FLAGS = FASTLSTM_FLAGS.decode()
+BLAS_INTEGER_BITS = integer_bits()
+
+
+cdef const fastlstm_isa* _pick_isa() except NULL:
+    """The kernels for this processor, or those that FASTLSTM_ISA names."""
+    wanted = os.environ.get("FASTLSTM_ISA", "").strip().lower()
+    encoded = wanted.encode()
+    cdef const char* name = encoded
+    cdef const fastlstm_isa* isa = fastlstm_isa_pick(name if encoded else NULL)
+    if isa is NULL:
+        raise ImportError(
+            f"FASTLSTM_ISA={wanted}: unknown, or not supported by this processor or this build; "
+            "expected avx512, avx2, neon or generic"
+        )
+    return isa
+
+
+cdef const fastlstm_isa* _isa = _pick_isa()
+ISA = _isa.name.decode()
+
+
+# --- gate math, with the dtype told apart in one place -------------------------------------------
+
+cdef inline void _cell_forward(
+    real* h, real* c, real* gates, const real* c_prev,
+    Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t ld_h,
+) noexcept nogil:
+    if real is float:
+        _isa.f32.cell_forward(h, c, gates, c_prev, rows, hidden, ld_h)
+    else:
+        _isa.f64.cell_forward(h, c, gates, c_prev, rows, hidden, ld_h)
+
+
+cdef inline void _cell_backward(
+    real* gates, real* d_c, const real* d_h, const real* d_output,
+    const real* c, const real* c_prev,
+    Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t ld_d_output,
+) noexcept nogil:
+    if real is float:
+        _isa.f32.cell_backward(gates, d_c, d_h, d_output, c, c_prev, rows, hidden, ld_d_output)
+    else:
+        _isa.f64.cell_backward(gates, d_c, d_h, d_output, c, c_prev, rows, hidden, ld_d_output)
+
+
+def sigmoid(real[::1] out, const real[::1] x):
+    """out = 1 / (1 + exp(-x))."""
+    if x.shape[0]:
+        if real is float:
+            _isa.f32.sigmoid(&out[0], &x[0], x.shape[0])
+        else:
+            _isa.f64.sigmoid(&out[0], &x[0], x.shape[0])
+
+
+def tanh(real[::1] out, const real[::1] x):
+    """out = tanh(x)."""
+    if x.shape[0]:
+        if real is float:
+            _isa.f32.tanh(&out[0], &x[0], x.shape[0])
+        else:
+            _isa.f64.tanh(&out[0], &x[0], x.shape[0])
+
+
+# --- forward -------------------------------------------------------------------------------------
+
+cdef inline Py_ssize_t _alive(
+    const Py_ssize_t[::1] offsets, Py_ssize_t t, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Sequences of the block [first, last) that have a step t; none outside of the sequence."""
+    if t < 0 or t >= offsets.shape[0] - 1:
+        return 0
+    return max(0, min(offsets[t + 1] - offsets[t], last) - first)
+
+
+cdef void _project(
+    real[:, ::1] gates,                  # OUT (rows, 4H), rows of the chunk
+    const real[:, ::1] x,                # IN  (N, I)
+    const real[:, ::1] weight_ih,        # IN  (4H, I)
+    const real[::1] bias,                # IN  (4H,)
+    Py_ssize_t row,                      # the first row to work on, of x,
+    Py_ssize_t end,                      # and the one after the last
+    Py_ssize_t gates_row,                # row of x that row 0 of gates stands for
+) noexcept nogil:
+    """gates = bias + x·W_ihᵀ for rows [row, end)."""
+    cdef Py_ssize_t width = gates.shape[1]
+    cdef Py_ssize_t i
+    if row >= end:
+        return
+    for i in range(row, end):
+        memcpy(&gates[i - gates_row, 0], &bias[0], width * sizeof(real))
+    gemm(&gates[row - gates_row, 0], &x[row, 0], &weight_ih[0, 0], False, True,
+         end - row, width, x.shape[1], width, x.shape[1], x.shape[1], True)
+
+
+cdef void _forward_segment(
+    real* h, real* c, real* gates, const real* h_prev, const real* c_prev,
+    const real[:, ::1] weight_hh, Py_ssize_t rows, Py_ssize_t ld_h, Py_ssize_t ld_h_prev,
+    bint h_prev_is_zero,
+) noexcept nogil:
+    """One step for some sequences: gates += h_{t-1}·W_hhᵀ, then the cell."""
+    cdef Py_ssize_t hidden = weight_hh.shape[1]
+    if rows <= 0:
+        return
+    if not h_prev_is_zero:
+        gemm(gates, h_prev, &weight_hh[0, 0], False, True,
+             rows, 4 * hidden, hidden, 4 * hidden, ld_h_prev, hidden, True)
+    _cell_forward(h, c, gates, c_prev, rows, hidden, ld_h)
+
+
+cdef void _forward_block(
+    real[:, :] h,                        # OUT (N, H)
+    real[:, ::1] c,                      # OUT (N, H) if keep, else unused
+    real[:, ::1] gates,                  # IN/OUT (rows of the chunk, 4H)
+    real[:, ::1] h_n,                    # IN/OUT (B, H)
+    real[:, ::1] c_n,                    # IN/OUT (B, H)
+    const real[:, ::1] weight_hh,        # IN  (4H, H)
+    const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
+    Py_ssize_t chunk_first, Py_ssize_t chunk_last, bint backwards,
+    Py_ssize_t first, Py_ssize_t last,   # the block of sequences
+    bint keep, bint zero_state,
+) noexcept nogil:
+    """The recurrence of a block of sequences over the steps of a chunk."""
+    cdef Py_ssize_t hidden = weight_hh.shape[1]
+    cdef Py_ssize_t ld_h = h.strides[0] // <Py_ssize_t>sizeof(real)
+    cdef Py_ssize_t step = -1 if backwards else 1
+    cdef Py_ssize_t t = chunk_last - 1 if backwards else chunk_first
+    cdef Py_ssize_t gates_row = 0 if keep else offsets[chunk_first]
+    cdef Py_ssize_t _step, rows, entered, row, row_prev
+    cdef real* c_rows
+    for _step in range(chunk_last - chunk_first):
+        rows = _alive(offsets, t, first, last)
+        if rows > 0:
+            entered = min(rows, _alive(offsets, t - step, first, last))
+            row = offsets[t] + first
+            c_rows = &c[row, 0] if keep else &c_n[first, 0]
+            if entered > 0:
+                row_prev = offsets[t - step] + first
+                _forward_segment(
+                    &h[row, 0], c_rows, &gates[row - gates_row, 0], &h[row_prev, 0],
+                    &c[row_prev, 0] if keep else c_rows,
+                    weight_hh, entered, ld_h, ld_h, False)
+            if entered < rows:
+                _forward_segment(
+                    &h[row + entered, 0], c_rows + entered * hidden,
+                    &gates[row + entered - gates_row, 0],
+                    &h_n[first + entered, 0], &c_n[first + entered, 0],
+                    weight_hh, rows - entered, ld_h, hidden, zero_state)
+            _leave(h, c, h_n, c_n, row, first, _alive(offsets, t + step, first, last), rows, keep)
+        t = t + step
+
+
+cdef void _leave(
+    real[:, :] h, real[:, ::1] c, real[:, ::1] h_n, real[:, ::1] c_n,
+    Py_ssize_t row, Py_ssize_t first, Py_ssize_t staying, Py_ssize_t rows, bint keep,
+) noexcept nogil:
+    """Sequences that have no further step hand their state over: h_n[b], c_n[b] = h, c."""
+    cdef Py_ssize_t i
+    cdef size_t width = h_n.shape[1] * sizeof(real)
+    for i in range(staying, rows):
+        memcpy(&h_n[first + i, 0], &h[row + i, 0], width)
+        if keep:
+            memcpy(&c_n[first + i, 0], &c[row + i, 0], width)
+
+
+def forward(
+    real[:, :] h,                        # OUT (N, H), unit stride along H
+    real[:, ::1] c,                      # OUT (N, H) if keep, else ignored
+    real[:, ::1] gates,                  # OUT (N, 4H) activated if keep, else scratch for a chunk
+    real[:, ::1] h_n,                    # IN  (B, H) initial state, OUT final state
+    real[:, ::1] c_n,                    # IN  (B, H) initial state, OUT final state
+    const real[:, ::1] x,                # IN  (N, I)
+    const real[:, ::1] weight_ih,        # IN  (4H, I)
+    const real[:, ::1] weight_hh,        # IN  (4H, H)
+    const real[::1] bias,                # IN  (4H,)
+    const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
+    const Py_ssize_t[::1] chunks,        # IN  boundaries of runs of steps
+    const Py_ssize_t[::1] blocks,        # IN  boundaries of blocks of sequences
+    bint backwards,
+    bint keep,
+    bint zero_state,
+):
+    """Run one layer in one direction over all steps, on as many threads as there are blocks."""
+    cdef Py_ssize_t n_chunks = chunks.shape[0] - 1
+    cdef int threads = <int>(blocks.shape[0] - 1)
+    cdef Py_ssize_t i, chunk
+    cdef int part
+    with nogil:
+        if threads == 1:
+            for i in range(n_chunks):
+                chunk = n_chunks - 1 - i if backwards else i
+                _project_part(gates, x, weight_ih, bias, offsets, chunks, chunk, 0, 1, keep)
+                _forward_block(h, c, gates, h_n, c_n, weight_hh, offsets, chunks[chunk],
+                               chunks[chunk + 1], backwards, 0, blocks[1], keep, zero_state)
+        else:
+            with parallel(num_threads=threads):
+                for i in range(n_chunks):
+                    chunk = n_chunks - 1 - i if backwards else i
+                    # Each prange ends in a barrier: the recurrence finds the chunk projected.
+                    for part in prange(threads, schedule="static"):
+                        _project_part(gates, x, weight_ih, bias, offsets, chunks, chunk,
+                                      part, threads, keep)
+                    for part in prange(threads, schedule="static"):
+                        _forward_block(h, c, gates, h_n, c_n, weight_hh, offsets, chunks[chunk],
+                                       chunks[chunk + 1], backwards, blocks[part],
+                                       blocks[part + 1], keep, zero_state)
+
+
+cdef void _project_part(
+    real[:, ::1] gates, const real[:, ::1] x, const real[:, ::1] weight_ih, const real[::1] bias,
+    const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] chunks,
+    Py_ssize_t chunk, Py_ssize_t part, Py_ssize_t parts, bint keep,
+) noexcept nogil:
+    """The projection of one of `parts` equal shares of a chunk's rows."""
+    cdef Py_ssize_t row = offsets[chunks[chunk]]
+    cdef Py_ssize_t rows = offsets[chunks[chunk + 1]] - row
+    _project(gates, x, weight_ih, bias, row + rows * part // parts,
+             row + rows * (part + 1) // parts, 0 if keep else row)
+
+
+# --- backward ------------------------------------------------------------------------------------
+
+cdef void _backward_block(
+    real[:, ::1] gates,                  # IN activated gates, OUT their gradients (N, 4H)
+    real[:, ::1] d_h,                    # IN  dL/dh_n, OUT dL/dh_0 (B, H)
+    real[:, ::1] d_c,                    # IN  dL/dc_n, OUT dL/dc_0 (B, H)
+    const real[:, :] d_output,           # IN  (N, H)
+    const real[:, ::1] c,                # IN  (N, H)
+    const real[:, ::1] c_0,              # IN  (B, H)
+    const real[:, ::1] weight_hh,        # IN  (4H, H)
+    const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
+    bint backwards, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """BPTT of a block of sequences over all steps.
+
+    Row b of d_h and d_c holds what flows into the sequence's state from later steps. Before its
+    last step (in the order of the forward pass) that is the gradient of its final state.
+    """
+    cdef Py_ssize_t hidden = weight_hh.shape[1]
+    cdef Py_ssize_t ld_d_output = d_output.strides[0] // <Py_ssize_t>sizeof(real)
+    cdef Py_ssize_t steps = offsets.shape[0] - 1
+    cdef Py_ssize_t step = -1 if backwards else 1
+    cdef Py_ssize_t t = 0 if backwards else steps - 1
+    cdef Py_ssize_t _step, rows, entered, row
+    for _step in range(steps):
+        rows = _alive(offsets, t, first, last)
+        if rows > 0:
+            entered = min(rows, _alive(offsets, t - step, first, last))
+            row = offsets[t] + first
+            if entered > 0:
+                _cell_backward(&gates[row, 0], &d_c[first, 0], &d_h[first, 0], &d_output[row, 0],
+                               &c[row, 0], &c[offsets[t - step] + first, 0],
+                               entered, hidden, ld_d_output)
+            if entered < rows:
+                _cell_backward(&gates[row + entered, 0], &d_c[first + entered, 0],
+                               &d_h[first + entered, 0], &d_output[row + entered, 0],
+                               &c[row + entered, 0], &c_0[first + entered, 0],
+                               rows - entered, hidden, ld_d_output)
+            gemm(&d_h[first, 0], &gates[row, 0], &weight_hh[0, 0], False, False,
+                 rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, False)
+        t = t - step
+
+
+def backward(
+    real[:, ::1] gates,                  # IN activated gates, OUT their gradients (N, 4H)
+    real[:, ::1] d_h,                    # IN  dL/dh_n, OUT dL/dh_0 (B, H)
+    real[:, ::1] d_c,                    # IN  dL/dc_n, OUT dL/dc_0 (B, H)
+    const real[:, :] d_output,           # IN  (N, H), unit stride along H
+    const real[:, ::1] c,                # IN  (N, H)
+    const real[:, ::1] c_0,              # IN  (B, H)
+    const real[:, ::1] weight_hh,        # IN  (4H, H)
+    const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
+    const Py_ssize_t[::1] blocks,        # IN  boundaries of blocks of sequences
+    bint backwards,
+):
+    """Carry gradients back through all steps of one layer in one direction."""
+    cdef int threads = <int>(blocks.shape[0] - 1)
+    cdef int part
+    with nogil:
+        if threads == 1:
+            _backward_block(gates, d_h, d_c, d_output, c, c_0, weight_hh, offsets, backwards,
+                            0, blocks[1])
+        else:
+            for part in prange(threads, num_threads=threads, schedule="static"):
+                _backward_block(gates, d_h, d_c, d_output, c, c_0, weight_hh, offsets, backwards,
+                                blocks[part], blocks[part + 1])
+
+
+def previous_h(
+    real[:, ::1] out,                    # OUT (N, H)
+    const real[:, :] h,                  # IN  (N, H)
+    const real[:, ::1] h_0,              # IN  (B, H)
+    const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
+    bint backwards,
+):
+    """h_{t-1} of every row: with it the gradient of W_hh is one product over all rows."""
+    cdef Py_ssize_t step = -1 if backwards else 1
+    cdef Py_ssize_t batch = h_0.shape[0]
+    cdef size_t width = h_0.shape[1] * sizeof(real)
+    cdef Py_ssize_t t, b, entered
+    with nogil:
+        for t in range(offsets.shape[0] - 1):
+            entered = min(_alive(offsets, t, 0, batch), _alive(offsets, t - step, 0, batch))
+            for b in range(entered):
+                memcpy(&out[offsets[t] + b, 0], &h[offsets[t - step] + b, 0], width)
+            for b in range(entered, _alive(offsets, t, 0, batch)):
+                memcpy(&out[offsets[t] + b, 0], &h_0[b, 0], width)
+
+
+# --- products for the rest of the network --------------------------------------------------------
+
+def matmul(
+    real[:, ::1] out,                    # OUT (m, n)
+    const real[:, ::1] a,                # IN  (m, k), or (k, m) if transpose_a
+    const real[:, ::1] b,                # IN  (k, n), or (n, k) if transpose_b
+    bint transpose_a,
+    bint transpose_b,
+    bint accumulate,
+    int threads,
+):
+    """out = op(A)·op(B), or out += op(A)·op(B); rows of the output are shared out to threads."""
+    cdef Py_ssize_t m = out.shape[0]
+    cdef Py_ssize_t k = a.shape[0] if transpose_a else a.shape[1]
+    cdef int parts = <int>min(threads, m)
+    cdef int part
+    with nogil:
+        if parts == 1:
+            _matmul_rows(out, a, b, transpose_a, transpose_b, accumulate, 0, m, k)
+        else:
+            for part in prange(parts, num_threads=parts, schedule="static"):
+                _matmul_rows(out, a, b, transpose_a, transpose_b, accumulate,
+                             m * part // parts, m * (part + 1) // parts, k)
+
+
+cdef void _matmul_rows(
+    real[:, ::1] out, const real[:, ::1] a, const real[:, ::1] b,
+    bint transpose_a, bint transpose_b, bint accumulate,
+    Py_ssize_t row, Py_ssize_t end, Py_ssize_t k,
+) noexcept nogil:
+    cdef const real* a_rows = &a[0, row] if transpose_a else &a[row, 0]
+    gemm(&out[row, 0], a_rows, &b[0, 0], transpose_a, transpose_b, end - row, out.shape[1], k,
+         out.shape[1], a.shape[1], b.shape[1], accumulate)
+
+
+def sum_rows(real[::1] out, const real[:, ::1] a):
+    """out += the sum over the rows of `a`, in the order of the rows."""
+    cdef Py_ssize_t row, column
+    with nogil:
+        for row in range(a.shape[0]):
+            for column in range(a.shape[1]):
+                out[column] += a[row, column]
+
+
+def scatter_add_rows(real[:, ::1] out, const long long[::1] ids, const real[:, ::1] rows):
+    """out[ids[n]] += rows[n], n in order."""
+    cdef Py_ssize_t n, column
+    with nogil:
+        for n in range(ids.shape[0]):
+            for column in range(rows.shape[1]):
+                out[ids[n], column] += rows[n, column]

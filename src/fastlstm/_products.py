@@ -1,0 +1,45 @@
+"""Matrix products for everything outside of the time loop, on the same path and threads."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlstm import _core
+from fastlstm._validate import Array
+from fastlstm.threads import team
+
+
+def matmul(
+    a: Array,
+    b: Array,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
+    """op(A)·op(B) of two C-contiguous matrices of one dtype, into `out` or added to it."""
+    rows, inner = a.shape[::-1] if transpose_a else a.shape
+    columns = b.shape[0] if transpose_b else b.shape[1]
+    if out is None:
+        out = np.empty((rows, columns), a.dtype)
+    if inner == 0 and not accumulate:
+        out[...] = 0
+    elif rows and columns and inner:
+        with team(2.0 * rows * columns * inner) as threads:
+            _core.matmul(out, a, b, transpose_a, transpose_b, accumulate, threads)
+    return out
+
+
+def sum_rows(a: Array) -> Array:
+    """Sum over the rows of a C-contiguous (rows, columns) matrix: (columns,)."""
+    out = np.zeros(a.shape[1], a.dtype)
+    if a.size:
+        _core.sum_rows(out, a)
+    return out
+
+
+def scatter_add_rows(out: Array, ids: Array, rows: Array) -> None:
+    """out[ids[n]] += rows[n] for n in order. `ids` lie in range: the validator saw to it."""
+    if rows.size:
+        _core.scatter_add_rows(out, ids, rows)

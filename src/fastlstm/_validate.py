@@ -1,0 +1,193 @@
+"""The one validator: everything that a caller hands in is checked here, and nowhere below.
+
+Each function takes the argument's name first, so that an error can name it, and returns what was
+handed in, in the form that the floors below trust. A dtype is never changed silently; any memory
+layout is taken. All checks of sizes come before the first copy.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Shape = tuple[int | str, ...]
+
+# BLAS in SciPy's wheels counts in 32-bit integers. Every extent that reaches it stays below this.
+LARGEST_EXTENT = 2**31 - 2
+
+
+def check_size(name: str, value: object, *, least: int = 1) -> int:
+    """Return a whole number of at least `least` that a BLAS integer can hold."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    try:
+        size = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: expected a whole number, got {_describe(value)}") from None
+    if size < least:
+        raise ValueError(f"{name}: expected a whole number >= {least}, got {size}")
+    return check_extent(name, size)
+
+
+def check_extent(name: str, *factors: int) -> int:
+    """Return the product of sizes, refused where it would overflow 32 bits."""
+    extent = math.prod(factors)
+    if extent > LARGEST_EXTENT:
+        terms = " * ".join(str(factor) for factor in factors)
+        product = f"{terms} = {extent}" if len(factors) > 1 else str(extent)
+        raise ValueError(
+            f"{name}: {product} exceeds {LARGEST_EXTENT}, the most that BLAS can count"
+        )
+    return extent
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    least: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+) -> float:
+    """Return a finite real number in the range given."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
+        raise TypeError(f"{name}: expected a number, got {_describe(value)}")
+    number = float(value)
+    in_range = least <= number <= most and above < number < below
+    if not (math.isfinite(number) and in_range):
+        bounds = [
+            f"{sign} {bound:g}"
+            for sign, bound in ((">=", least), (">", above), ("<=", most), ("<", below))
+            if math.isfinite(bound)
+        ]
+        expected = " and ".join(["a finite number", *bounds])
+        raise ValueError(f"{name}: expected {expected}, got {number}")
+    return number
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return a bool; numbers and strings are refused."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {_describe(value)}")
+    return bool(value)
+
+
+def check_dtype(name: str, value: Any) -> np.dtype[Any]:
+    """Return numpy.dtype float32 or float64 in native byte order."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected float32 or float64, got {value!r}") from None
+    if value is None or dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise TypeError(f"{name}: expected float32 or float64, got {value!r}")
+    return dtype
+
+
+def check_generator(name: str, value: object) -> np.random.Generator:
+    """Return a generator from a seed, a generator, or None (fresh entropy)."""
+    if isinstance(value, np.random.Generator):
+        return value
+    if value is None:
+        return np.random.default_rng()
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(
+            f"{name}: expected a numpy.random.Generator, a seed or None, got {_describe(value)}"
+        )
+    if value < 0:
+        raise ValueError(f"{name}: expected a seed >= 0, got {value}")
+    return np.random.default_rng(value)
+
+
+def check_array(name: str, value: object, dtype: np.dtype[Any], shape: Shape) -> Array:
+    """Return an array of this dtype and shape, in any memory layout.
+
+    `shape` holds sizes, and strings for axes of any length (the strings name them in the error).
+    """
+    array = _plain_array(name, value, f"of {dtype}")
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected an array of {dtype}, got {_dtype_name(array)}")
+    return check_shape(name, array, shape)
+
+
+def check_integers(name: str, value: object, shape: Shape, *, least: int, most: int) -> Array:
+    """Return an int64 array of values in [least, most], from an array of any integer dtype.
+
+    Raises IndexError for a value outside of the range.
+    """
+    array = _plain_array(name, value, "of integers")
+    if array.dtype.kind not in "iu" or not array.dtype.isnative:
+        raise TypeError(f"{name}: expected an array of integers, got {_dtype_name(array)}")
+    check_shape(name, array, shape)
+    if array.size:
+        low, high = int(array.min()), int(array.max())
+        if low < least or high > most:
+            culprit = low if low < least else high
+            raise IndexError(f"{name}: expected values from {least} to {most}, got {culprit}")
+    return array.astype(np.int64, copy=False)
+
+
+def check_lengths(value: object, batch: int, steps: int) -> Array:
+    """Return int64 lengths (batch,), each from 0 to `steps`."""
+    try:
+        return check_integers("lengths", value, (batch,), least=0, most=steps)
+    except IndexError as error:
+        raise ValueError(str(error)) from None
+
+
+def check_shape(name: str, array: Array, shape: Shape) -> Array:
+    """Return the array if its shape is this one, where a string stands for any length."""
+    fits = array.ndim == len(shape) and all(
+        isinstance(expected, str) or expected == size
+        for expected, size in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        expected = _shape_name(shape)
+        raise ValueError(f"{name}: expected shape {expected}, got {_shape_name(array.shape)}")
+    return array
+
+
+def check_pair(name: str, value: object) -> tuple[object, object]:
+    """Return the two members of a tuple or list of two, such as (h, c)."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name}: expected a pair (h, c) of arrays, got {_describe(value)}")
+    if len(value) != 2:
+        raise ValueError(f"{name}: expected a pair (h, c) of arrays, got {len(value)} items")
+    return value[0], value[1]
+
+
+def compact(array: Array) -> Array:
+    """Return the array C-contiguous and aligned, copied only if it must be."""
+    return np.require(array, requirements=["C", "A"])
+
+
+def _plain_array(name: str, value: object, what: str) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array {what}, got a masked array (fill it first)")
+    if not isinstance(value, np.ndarray) or isinstance(value, np.matrix):
+        raise TypeError(f"{name}: expected a numpy.ndarray {what}, got {_describe(value)}")
+    return np.asarray(value)
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} of shape {_shape_name(value.shape)}"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    return f"a {type(value).__name__}"
+
+
+def _dtype_name(array: Array) -> str:
+    return str(array.dtype) if array.dtype.isnative else f"{array.dtype.str} (foreign byte order)"
+
+
+def _shape_name(shape: Shape) -> str:
+    comma = "," if len(shape) == 1 else ""
+    return f"({', '.join(str(size) for size in shape)}{comma})"

@@ -1,0 +1,398 @@
+"""The LSTM layer: parameters, layers, directions, lengths and states over the time loop."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastlstm._random import uniform_arrays
+from fastlstm._stack import Stack
+from fastlstm._validate import (
+    Array,
+    Shape,
+    check_array,
+    check_dtype,
+    check_extent,
+    check_flag,
+    check_generator,
+    check_lengths,
+    check_number,
+    check_pair,
+    check_size,
+)
+from fastlstm.packing import Packing
+from fastlstm.parameters import Layer, Parameters
+from fastlstm.tape import Tape, check_tape
+
+State = tuple[Array, Array]
+
+
+@dataclass
+class _Batch:
+    """A checked batch in packed form."""
+
+    packing: Packing
+    batched: bool  # False: x came without its batch axis
+    x: Array  # (rows, I)
+    h: Array  # (layers * directions, B, H) initial state, in packed order; a copy
+    c: Array
+    zero_state: bool
+
+
+class LSTM(Layer):
+    """Long short-term memory, with the parameters and shapes of ``torch.nn.LSTM``.
+
+    For each step t, layer and direction::
+
+        i = σ(W_ii x + b_ii + W_hi h + b_hi)      f = σ(W_if x + b_if + W_hf h + b_hf)
+        g = tanh(W_ig x + b_ig + W_hg h + b_hg)   o = σ(W_io x + b_io + W_ho h + b_ho)
+        c = f ⊙ c + i ⊙ g                         h = o ⊙ tanh(c)
+
+    Hochreiter & Schmidhuber 1997, with the forget gate of Gers, Schmidhuber & Cummins 2000.
+    The input of a layer above the first is the output of the layer below it.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Features of a step of the input (I) and of the hidden state (H).
+    num_layers : int
+        Layers, one on top of another.
+    bias : bool
+        Whether the gates have the biases b_ih and b_hh.
+    batch_first : bool
+        Whether x and the output are (B, T, features) instead of (T, B, features). States are
+        (layers · directions, B, H) either way.
+    dropout : float
+        Probability with which an output of every layer but the last is zeroed (the others are
+        scaled by 1 / (1 - dropout)) in a `forward` that is given a generator.
+    bidirectional : bool
+        Whether each layer also has a second direction, which runs from the last valid step to the
+        first and whose h stands behind that of the first direction in the output.
+    dtype : numpy.float32 or numpy.float64
+        Of parameters, inputs and outputs.
+    rng : numpy.random.Generator or int, optional
+        Draws the initial parameters from U(-1/√H, 1/√H); an int is a seed.
+
+    Attributes
+    ----------
+    weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, … : numpy.ndarray
+        Of shapes (4H, I), (4H, H), (4H,), (4H,), rows in the order i, f, g, o; l1 and so on for
+        the layers above (with the width of the layer below for I), a suffix ``_reverse`` for the
+        second direction. Read-only: see `editing`, `load_state_dict`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lstm = LSTM(3, 4, rng=0)
+    >>> x = np.ones((5, 2, 3), np.float32)
+    >>> output, (h_n, c_n) = lstm(x)
+    >>> output.shape, h_n.shape, bool((output[-1] == h_n[0]).all())
+    ((5, 2, 4), (1, 2, 4), True)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        self.input_size = check_size("input_size", input_size)
+        self.hidden_size = check_size("hidden_size", hidden_size)
+        self.num_layers = check_size("num_layers", num_layers)
+        self.bias = check_flag("bias", bias)
+        self.batch_first = check_flag("batch_first", batch_first)
+        self.dropout = check_number("dropout", dropout, least=0, most=1)
+        self.bidirectional = check_flag("bidirectional", bidirectional)
+        self.dtype = check_dtype("dtype", dtype)
+        check_extent("hidden_size", 4, self.hidden_size)
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                "dropout acts between layers: with num_layers=1 it has no effect", stacklevel=2
+            )
+        self._stack = Stack(
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            self.bidirectional,
+            self.bias,
+            self.dtype,
+        )
+        shapes = self._stack.parameter_shapes()
+        bound = 1 / math.sqrt(self.hidden_size)
+        initial = uniform_arrays(check_generator("rng", rng), shapes, bound, self.dtype)
+        self._parameters = Parameters(initial)
+
+    @classmethod
+    def from_gates(
+        cls,
+        W_f: Array,
+        b_f: Array,
+        W_i: Array,
+        b_i: Array,
+        W_C: Array,
+        b_C: Array,
+        W_o: Array,
+        b_o: Array,
+        *,
+        batch_first: bool = False,
+    ) -> LSTM:
+        """One layer from weights over the concatenation [h_{t-1}, x_t], a matrix for each gate.
+
+        Parameters
+        ----------
+        W_f, W_i, W_C, W_o : ndarray (H, H + I)
+            Weights of the forget gate, the input gate, the candidate cell state and the output
+            gate; columns for h first, then for x. All of one dtype, float32 or float64.
+        b_f, b_i, b_C, b_o : ndarray (H,)
+            Their biases. They become bias_ih_l0; bias_hh_l0 is zero.
+        batch_first : bool
+            As in `LSTM`.
+
+        Raises
+        ------
+        TypeError
+            If an argument is no array, or the dtypes differ.
+        ValueError
+            If the shapes do not belong together.
+        """
+        dtype = check_dtype("W_f", getattr(W_f, "dtype", None))
+        hidden, width = check_array("W_f", W_f, dtype, ("H", "H + I")).shape
+        if hidden == 0 or width <= hidden:
+            raise ValueError(f"W_f: expected shape (H, H + I) with H, I >= 1, got {W_f.shape}")
+        weights = {"W_i": W_i, "W_f": W_f, "W_C": W_C, "W_o": W_o}
+        biases = {"b_i": b_i, "b_f": b_f, "b_C": b_C, "b_o": b_o}
+        for name, weight in weights.items():
+            check_array(name, weight, dtype, (hidden, width))
+        for name, bias in biases.items():
+            check_array(name, bias, dtype, (hidden,))
+        stacked = np.concatenate(list(weights.values()))
+        lstm = cls(width - hidden, hidden, batch_first=batch_first, dtype=dtype, rng=0)
+        lstm.load_state_dict(
+            {
+                "weight_ih_l0": stacked[:, hidden:],
+                "weight_hh_l0": stacked[:, :hidden],
+                "bias_ih_l0": np.concatenate(list(biases.values())),
+                "bias_hh_l0": np.zeros(4 * hidden, dtype),
+            }
+        )
+        return lstm
+
+    def __repr__(self) -> str:
+        return (
+            f"LSTM({self.input_size}, {self.hidden_size}, {self.num_layers}, bias={self.bias}, "
+            f"batch_first={self.batch_first}, dropout={self.dropout:g}, "
+            f"bidirectional={self.bidirectional}, dtype={self.dtype})"
+        )
+
+    # --- the face ---------------------------------------------------------------------------------
+
+    def __call__(
+        self, x: Array, state: State | None = None, *, lengths: Array | int | None = None
+    ) -> tuple[Array, State]:
+        """Infer: run the sequences and keep nothing for backward. Dropout does not act.
+
+        Parameters
+        ----------
+        x : ndarray (T, B, I), or (B, T, I) with batch_first, or (T, I) for a single sequence
+            The sequences, of the layer's dtype, in any memory layout.
+        state : pair of ndarray (layers · directions, B, H), optional
+            Initial (h_0, c_0); without the axis B for a single sequence. Zeros by default.
+        lengths : ndarray of integers (B,), optional
+            Valid steps of each sequence, in any order, from 0 to T. What lies past an end is never
+            read; the output there is zero. An int for a single sequence.
+
+        Returns
+        -------
+        output : ndarray (T, B, directions · H), or (B, T, …), or (T, …)
+            h of the last layer at each step.
+        state : pair of ndarray (layers · directions, B, H)
+            (h_n, c_n): the states after the last valid step of each sequence (after the first
+            step for the second direction); the initial state for a length of 0.
+
+        Raises
+        ------
+        TypeError
+            If an argument is no array, or has another dtype; nothing is cast silently.
+        ValueError
+            If a shape or a length does not fit.
+        """
+        batch = self._check_batch(x, state, lengths)
+        output, _ = self._stack.forward(
+            self._parameters, batch.packing, batch.x, batch.h, batch.c,
+            zero_state=batch.zero_state, keep=False,
+        )  # fmt: skip
+        return self._unpack_output(batch, output), self._unpack_state(batch)
+
+    def forward(
+        self,
+        x: Array,
+        state: State | None = None,
+        *,
+        lengths: Array | int | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Array, State, Tape]:
+        """Run the sequences, to the same bits as a call, and keep what `backward` needs.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As for a call.
+        rng : numpy.random.Generator, optional
+            Draws the dropout masks; without it no dropout acts.
+
+        Returns
+        -------
+        output, state
+            As for a call.
+        tape : Tape
+            For one `backward`. Holds copies: what was handed in and out may be changed.
+        """
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            raise TypeError(
+                f"rng: expected a numpy.random.Generator or None, got a {type(rng).__name__}"
+            )
+        batch = self._check_batch(x, state, lengths)
+        if np.may_share_memory(batch.x, x):
+            batch.x = batch.x.copy()
+        output, layers = self._stack.forward(
+            self._parameters, batch.packing, batch.x, batch.h, batch.c,
+            zero_state=batch.zero_state, keep=True, dropout=self.dropout, rng=rng,
+        )  # fmt: skip
+        unpacked = self._unpack_output(batch, output.copy())
+        saved = (batch.packing, batch.batched, layers)
+        tape = Tape(self, self._parameters.version, saved, unpacked.shape)
+        return unpacked, self._unpack_state(batch), tape
+
+    def backward(
+        self,
+        tape: Tape,
+        d_output: Array | None,
+        d_state: tuple[Array | None, Array | None] | None = None,
+    ) -> tuple[Array, State, dict[str, Array]]:
+        """Carry a loss's gradients back through time (BPTT); docs/backward.md derives it.
+
+        Parameters
+        ----------
+        tape : Tape
+            Of the `forward` to differentiate; used up by this call.
+        d_output : ndarray like the output, or None
+            Gradient of the loss with respect to the output. What lies past an end of `lengths`
+            is never read. None stands for zeros.
+        d_state : pair of ndarray like (h_n, c_n), optional
+            Gradients with respect to the final states. None, also as a member, stands for zeros.
+
+        Returns
+        -------
+        d_x : ndarray like x
+            Zero past the ends.
+        d_state : pair of ndarray like (h_0, c_0)
+        grads : dict of str to ndarray
+            Gradient of every parameter under its name. All arrays are fresh: nothing is
+            accumulated from call to call.
+
+        Raises
+        ------
+        TypeError
+            If `tape` is no tape, or a gradient is no array of the layer's dtype.
+        ValueError
+            If the tape is another layer's, or a gradient's shape differs from what it belongs to.
+        RuntimeError
+            If the tape was used before, or the weights have changed since `forward`.
+        """
+        check_tape(tape, self)
+        if d_output is not None:
+            check_array("d_output", d_output, self.dtype, tape.d_shape)
+        d_h_n, d_c_n = (None, None) if d_state is None else check_pair("d_state", d_state)
+        state_shape = self._state_shape_of_output(tape.d_shape)
+        d_h = self._check_state("d_state[0]", d_h_n, state_shape)
+        d_c = self._check_state("d_state[1]", d_c_n, state_shape)
+
+        packing, batched, layers = tape.take(self._parameters.version)
+        if d_output is None:
+            d_rows = np.zeros((packing.rows, self._stack.width), self.dtype)
+        else:
+            d_rows = packing.pack(self._to_time_major(d_output, batched))
+        d_h, d_c = packing.sort(d_h), packing.sort(d_c)
+        d_rows, grads = self._stack.backward(self._parameters, packing, layers, d_rows, d_h, d_c)
+        d_x = self._from_time_major(packing.unpack(d_rows), batched)
+        return d_x, self._restore_state(packing, batched, d_h, d_c), grads
+
+    # --- shapes -----------------------------------------------------------------------------------
+
+    def _state_shape(self, batch: int | None) -> tuple[int, ...]:
+        runs = self.num_layers * self._stack.directions
+        return (runs, self.hidden_size) if batch is None else (runs, batch, self.hidden_size)
+
+    def _state_shape_of_output(self, shape: Shape) -> tuple[int, ...]:
+        if len(shape) == 2:
+            return self._state_shape(None)
+        return self._state_shape(int(shape[0 if self.batch_first else 1]))
+
+    # --- in and out of packed form ----------------------------------------------------------------
+
+    def _check_batch(self, x: Array, state: State | None, lengths: Array | int | None) -> _Batch:
+        batched = getattr(x, "ndim", 3) != 2
+        axes = ("B", "T") if self.batch_first else ("T", "B")
+        expected: Shape = (*axes, self.input_size) if batched else ("T", self.input_size)
+        x = self._to_time_major(check_array("x", x, self.dtype, expected), batched)
+        steps, batch, _ = x.shape
+        check_extent("x, its rows T * B", steps, batch)
+        if lengths is not None:
+            if not batched and isinstance(lengths, (int, np.integer)):
+                lengths = np.array([lengths])
+            lengths = check_lengths(lengths, batch, steps)
+        state_shape = self._state_shape(batch if batched else None)
+        h_0, c_0 = (None, None) if state is None else check_pair("state", state)
+        h = self._check_state("state[0] (h_0)", h_0, state_shape, required=state is not None)
+        c = self._check_state("state[1] (c_0)", c_0, state_shape, required=state is not None)
+        packing = Packing(steps, batch, lengths)
+        return _Batch(
+            packing=packing,
+            batched=batched,
+            x=packing.pack(x),
+            h=packing.sort(h),
+            c=packing.sort(c),
+            zero_state=state is None,
+        )
+
+    def _check_state(
+        self, name: str, value: object, shape: tuple[int, ...], *, required: bool = False
+    ) -> Array:
+        """Return a state, or a state's gradient, as (layers · directions, B, H)."""
+        if value is None and not required:
+            array = np.zeros(shape, self.dtype)
+        else:
+            array = check_array(name, value, self.dtype, shape)
+        return array if array.ndim == 3 else array[:, np.newaxis]
+
+    def _to_time_major(self, array: Array, batched: bool) -> Array:
+        if not batched:
+            return array[:, np.newaxis]
+        return array.swapaxes(0, 1) if self.batch_first else array
+
+    def _from_time_major(self, array: Array, batched: bool) -> Array:
+        if not batched:
+            return array[:, 0]
+        return array.swapaxes(0, 1) if self.batch_first else array
+
+    def _unpack_output(self, batch: _Batch, output: Array) -> Array:
+        return self._from_time_major(batch.packing.unpack(output), batch.batched)
+
+    def _unpack_state(self, batch: _Batch) -> State:
+        return self._restore_state(batch.packing, batch.batched, batch.h, batch.c)
+
+    @staticmethod
+    def _restore_state(packing: Packing, batched: bool, h: Array, c: Array) -> State:
+        h, c = packing.unsort(h), packing.unsort(c)
+        return (h, c) if batched else (h[:, 0], c[:, 0])

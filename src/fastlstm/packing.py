@@ -1,0 +1,104 @@
+"""Packing: sequences of several lengths as rows without gaps, as the time loop reads them.
+
+Sequences are sorted by length, the longest first, and their steps laid out step by step: all
+sequences that have a step 0, then all that have a step 1, and so on. What lies past an end does
+not exist here, so no work is spent on it, and products over many steps are products over exactly
+these rows. A batch of equal lengths is its own packed form and is not copied.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlstm._validate import Array, compact
+
+
+class Packing:
+    """The row layout of a batch.
+
+    Parameters
+    ----------
+    steps, batch : int
+        T and B of the padded array.
+    lengths : ndarray of int64 (batch,), optional
+        Valid steps of each sequence; all `steps` by default.
+
+    Attributes
+    ----------
+    rows : int
+        Number of packed rows: the sum of all lengths.
+    offsets : ndarray of intp (T + 1,)
+        The rows of step t are offsets[t] to offsets[t + 1]; T counts only steps that some
+        sequence has.
+    """
+
+    def __init__(self, steps: int, batch: int, lengths: Array | None = None) -> None:
+        self.steps, self.batch = steps, batch
+        self._order: Array | None = None
+        self._rows: Array | None = None
+        if lengths is None or bool((lengths == steps).all()):
+            active = np.full(steps if batch else 0, batch, np.intp)
+        else:
+            self._order = np.argsort(-lengths, kind="stable")
+            longest = int(lengths.max())
+            # active[t]: how many sequences are longer than t.
+            ends = np.bincount(lengths, minlength=longest + 1)
+            active = (batch - np.cumsum(ends))[:longest].astype(np.intp)
+            self._rows = np.concatenate(
+                [t * batch + self._order[:n] for t, n in enumerate(active)]
+                or [np.empty(0, np.int64)]
+            )
+        self.active = active
+        self.offsets = np.concatenate([[0], np.cumsum(active)]).astype(np.intp)
+        self.rows = int(self.offsets[-1])
+
+    def pack(self, padded: Array) -> Array:
+        """(T, B, features) in any layout -> (rows, features), C-contiguous; not always a copy."""
+        features = padded.shape[2]
+        if self._rows is None:
+            return compact(padded).reshape(self.steps * self.batch, features)
+        step, column = np.divmod(self._rows, self.batch)
+        return np.ascontiguousarray(padded[step, column])
+
+    def unpack(self, packed: Array) -> Array:
+        """(rows, features) -> a (T, B, features), zero past the ends; not always a copy."""
+        features = packed.shape[1]
+        if self._rows is None:
+            return packed.reshape(self.steps, self.batch, features)
+        padded = np.zeros((self.steps * self.batch, features), packed.dtype)
+        padded[self._rows] = packed
+        return padded.reshape(self.steps, self.batch, features)
+
+    def sort(self, states: Array) -> Array:
+        """(layers, B, H) in the caller's order -> a C-contiguous copy in packed order."""
+        ordered = states if self._order is None else states[:, self._order]
+        return np.array(ordered, order="C")
+
+    def unsort(self, states: Array) -> Array:
+        """The inverse of `sort`; not always a copy."""
+        if self._order is None:
+            return states
+        restored = np.empty_like(states)
+        restored[:, self._order] = states
+        return restored
+
+    def chunks(self, rows: int) -> Array:
+        """Boundaries (n + 1,) of runs of steps with about `rows` rows each, never less than one.
+
+        Rows per step only shrink, so runs cut to have enough rows at their first step have no
+        more than that later.
+        """
+        longest = len(self.active)
+        per_step = max(1, int(self.active[0]) if longest else 1)
+        stride = max(1, rows // per_step)
+        return np.append(np.arange(0, longest, stride), longest).astype(np.intp)
+
+    def blocks(self, count: int) -> Array:
+        """Boundaries (count + 1,) of blocks of sequences with about the same number of rows."""
+        lengths = np.zeros(self.batch, np.int64)
+        for n in self.active:
+            lengths[:n] += 1
+        rows_before = np.cumsum(lengths)
+        targets = np.arange(1, count) * (self.rows / count)
+        cuts = np.searchsorted(rows_before, targets, side="left") + 1
+        return np.concatenate([[0], np.minimum(cuts, self.batch), [self.batch]]).astype(np.intp)

@@ -1,0 +1,184 @@
+"""Parameters: the named arrays of a layer or a network, and the one door through which they change.
+
+Whatever is derived from weights (a tape that backward will read, a packed copy) remembers the
+version under which it was made. So weights can be read by anybody and written only where the
+version moves: writing to an array obtained from here raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+
+from fastlstm._validate import Array, check_array
+
+
+class Parameters(Mapping[str, Array]):
+    """Named float arrays, read-only from outside, with a version that moves at every change.
+
+    Parameters
+    ----------
+    arrays : mapping of str to numpy.ndarray
+        The initial values; copied.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> parameters = Parameters({"weight": np.zeros(2, np.float32)})
+    >>> with parameters.editing() as edited:
+    ...     edited["weight"][:] = 1
+    >>> parameters["weight"], parameters.version
+    (array([1., 1.], dtype=float32), 2)
+    """
+
+    __slots__ = ("_counters", "_owned", "_views")
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        owned = {name: np.array(array, order="C") for name, array in arrays.items()}
+        self.__setstate__((owned, ([0],)))
+
+    @classmethod
+    def join(cls, parts: Mapping[str, Parameters]) -> Parameters:
+        """The parameters of a network: those of its layers under the names "layer.parameter".
+
+        The arrays are shared with the layers, and a change moves the version of every layer.
+        """
+        owned = {
+            f"{prefix}.{name}": array
+            for prefix, part in parts.items()
+            for name, array in part._owned.items()
+        }
+        counters = tuple(counter for part in parts.values() for counter in part._counters)
+        joined = cls.__new__(cls)
+        joined.__setstate__((owned, counters))
+        return joined
+
+    def __getstate__(self) -> tuple[dict[str, Array], tuple[list[int], ...]]:
+        # Views are left out: in a copy or a pickle they would come apart from what they show.
+        return self._owned, self._counters
+
+    def __setstate__(self, state: tuple[dict[str, Array], tuple[list[int], ...]]) -> None:
+        self._owned, self._counters = state
+        self._freeze()
+        self._views = {name: array.view() for name, array in self._owned.items()}
+
+    @property
+    def version(self) -> int:
+        """A number that grows at every change."""
+        return sum(counter[0] for counter in self._counters)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in self.items())
+        return f"Parameters(version={self.version}: {shapes})"
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all arrays under their names."""
+        return {name: array.copy() for name, array in self._owned.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
+        """Take the values of arrays under the same names; either all change or none.
+
+        Raises
+        ------
+        TypeError
+            If an entry is not an array, or has another dtype.
+        ValueError
+            If names are missing or unknown, or a shape differs.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict: expected a dict, got a {type(state_dict).__name__}")
+        missing = [name for name in self if name not in state_dict]
+        unknown = [str(name) for name in state_dict if name not in self._owned]
+        if missing or unknown:
+            raise ValueError(f"state_dict: missing {missing}, unexpected {unknown}")
+        checked = {
+            name: check_array(f"state_dict[{name!r}]", state_dict[name], owned.dtype, owned.shape)
+            for name, owned in self._owned.items()
+        }
+        # A caller may hand in our own views in another order; copies keep one from feeding on
+        # what another has just become.
+        checked = {name: array.copy() for name, array in checked.items()}
+        with self.updating() as owned:
+            for name, array in checked.items():
+                owned[name][...] = array
+
+    @contextmanager
+    def editing(self) -> Iterator[dict[str, Array]]:
+        """Change weights by hand: ``with layer.editing() as parameters: parameters[...] = ...``.
+
+        What is handed out are copies; they are taken over when the block ends, and not at all
+        when it raises. The version moves, so tapes made before are stale.
+        """
+        edited = self.state_dict()
+        yield edited
+        self.load_state_dict(edited)
+
+    @contextmanager
+    def updating(self) -> Iterator[Mapping[str, Array]]:
+        """The owned arrays themselves, writable inside of the block: for optimisers.
+
+        The version moves before the first write and after the last one, so that nothing made
+        from half-updated weights passes for fresh.
+        """
+        self._move_version()
+        for array in self._owned.values():
+            array.flags.writeable = True
+        try:
+            yield self._owned
+        finally:
+            self._freeze()
+            self._move_version()
+
+    def _freeze(self) -> None:
+        for array in self._owned.values():
+            array.flags.writeable = False
+
+    def _move_version(self) -> None:
+        for counter in self._counters:
+            counter[0] += 1
+
+
+class Layer:
+    """What every layer with weights has: `parameters`, `editing` and the two state_dict calls.
+
+    The weights can also be read as attributes: ``layer.weight``.
+    """
+
+    _parameters: Parameters
+
+    def parameters(self) -> Parameters:
+        """The layer's named weights, read-only."""
+        return self._parameters
+
+    @contextmanager
+    def editing(self) -> Iterator[dict[str, Array]]:
+        """Change weights by hand; see `Parameters.editing`."""
+        with self._parameters.editing() as edited:
+            yield edited
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all weights under PyTorch's names."""
+        return self._parameters.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
+        """Take weights under PyTorch's names; see `Parameters.load_state_dict`."""
+        self._parameters.load_state_dict(state_dict)
+
+    def __getattr__(self, name: str) -> Array:
+        # Reached only for names that are no ordinary attribute.
+        parameters = self.__dict__.get("_parameters")
+        if parameters is not None and name in parameters:
+            array: Array = parameters[name]
+            return array
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

@@ -1,0 +1,154 @@
+"""How many threads work, and the guard that keeps BLAS's own threads out of ours.
+
+SciPy's OpenBLAS has a thread pool of its own. Two pools in one process spin against each other,
+and a call of several of our threads into a BLAS that starts threads itself is worse. So while any
+region of ours runs, SciPy's pool is held at one thread; the hold counts its holders, because the
+setting belongs to the whole process and calls may overlap.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fastlstm import _core
+from fastlstm._validate import check_size
+
+# Below this many floating-point operations a region of threads costs more than it saves.
+# benchmarks/against_torch.py measures what it is set by.
+LEAST_WORK = 4_000_000
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, within its cgroup's quota."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        cores = os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or a quota of "max"
+        pass
+    return cores
+
+
+def _threads_from_environment() -> int:
+    for variable in ("FASTLSTM_NUM_THREADS", "OMP_NUM_THREADS"):
+        # OMP_NUM_THREADS may list one number for each nesting level.
+        text = os.environ.get(variable, "").split(",")[0].strip()
+        if text.isascii() and text.isdigit() and int(text) > 0:
+            return int(text)
+    return available_cores()
+
+
+_num_threads = _threads_from_environment()
+
+
+def get_num_threads() -> int:
+    """The most threads that a call may use.
+
+    At import: FASTLSTM_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process.
+    """
+    return _num_threads
+
+
+def set_num_threads(num_threads: int) -> None:
+    """Set the most threads that a call may use, for the whole process."""
+    global _num_threads
+    _num_threads = check_size("num_threads", num_threads)
+
+
+def _is_numpys(library: str) -> bool:
+    return bool({"numpy.libs", "numpy"} & set(Path(library).parts[-3:-1]))
+
+
+class _BlasHold:
+    """Holds SciPy's BLAS pool at one thread from the first holder's entry to the last one's exit.
+
+    `possible` is False where the pool cannot be found: then our regions have one thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._pools: list[Any] | None = None
+        self._before: list[int] = []
+
+    @property
+    def possible(self) -> bool:
+        return bool(self._find_pools())
+
+    def description(self) -> str:
+        return ", ".join(f"{pool.internal_api} {pool.version}" for pool in self._find_pools())
+
+    def _find_pools(self) -> list[Any]:
+        if self._pools is None:
+            from threadpoolctl import ThreadpoolController
+
+            blas = ThreadpoolController().select(user_api="blas").lib_controllers
+            # NumPy's wheel brings a BLAS of its own (numpy.libs/), which is none of our business.
+            self._pools = [pool for pool in blas if not _is_numpys(pool.filepath)] or blas
+        return self._pools
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._holders == 0:
+                pools = self._find_pools()
+                self._before = [pool.get_num_threads() for pool in pools]
+                self._set([1] * len(pools))
+            self._holders += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                self._set(self._before)
+
+    def _set(self, counts: list[int]) -> None:
+        for pool, count in zip(self._find_pools(), counts, strict=True):
+            if pool.get_num_threads() != count:
+                pool.set_num_threads(count)
+
+    def restart_after_fork(self) -> None:
+        """Forget holders that exist only in the parent; its lock may have been taken, too."""
+        self._lock = threading.Lock()
+        if self._holders:
+            self._holders = 0
+            self._set(self._before)
+
+
+_blas_hold = _BlasHold()
+
+
+def blas_libraries() -> str:
+    """Names and versions of the BLAS libraries that SciPy calls, for show_config."""
+    return _blas_hold.description() or "SciPy's (unknown to threadpoolctl)"
+
+
+_forked = False
+
+
+def _after_fork_in_child() -> None:
+    # libgomp's pool does not survive a fork: a child that enters a region would wait for threads
+    # that are not there. It takes the path without OpenMP for the rest of its life.
+    global _forked
+    _forked = True
+    _blas_hold.restart_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@contextmanager
+def team(work: float) -> Iterator[int]:
+    """The number of threads for a call of `work` floating-point operations, BLAS held meanwhile."""
+    with _blas_hold:
+        alone = _forked or work < LEAST_WORK or not _core.OPENMP or not _blas_hold.possible
+        yield 1 if alone else _num_threads
