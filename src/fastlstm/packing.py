@@ -95,10 +95,10 @@ class Packing:
 
     def blocks(self, count: int) -> Array:
         """Boundaries (count + 1,) of blocks of sequences with about the same number of rows."""
-        lengths = np.zeros(self.batch, np.int64)
-        for n in self.active:
-            lengths[:n] += 1
-        rows_before = np.cumsum(lengths)
+        if count == 1:
+            return np.array([0, self.batch], np.intp)
+        # The length of sequence b is the number of steps at which more than b are active.
+        lengths = np.searchsorted(-self.active, -np.arange(self.batch), side="left")
         targets = np.arange(1, count) * (self.rows / count)
-        cuts = np.searchsorted(rows_before, targets, side="left") + 1
+        cuts = np.searchsorted(np.cumsum(lengths), targets, side="left") + 1
         return np.concatenate([[0], np.minimum(cuts, self.batch), [self.batch]]).astype(np.intp)

@@ -1,0 +1,1 @@
+"""Tests of fastlstm; the files mirror src/fastlstm/."""

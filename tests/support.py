@@ -1,0 +1,120 @@
+"""What several test modules share: errors, random models, and an LSTM composed the plain way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlstm.lstm import LSTM
+
+Array = NDArray[Any]
+State = tuple[Array, Array]
+
+
+def relative_error(actual: Array, expected: Array) -> float:
+    """Largest difference over the largest reference value; infinite where a NaN stands alone."""
+    assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
+    wide, reference = actual.astype(np.float64), expected.astype(np.float64)
+    if not np.array_equal(np.isfinite(wide), np.isfinite(reference)):
+        return float("inf")
+    largest = float(np.abs(reference).max(initial=0.0))
+    difference = float(np.abs(wide - reference).max(initial=0.0))
+    return difference / largest if largest else difference
+
+
+def assert_close(actual: Array, expected: Array, tolerance: float, name: str = "array") -> None:
+    error = relative_error(actual, expected)
+    assert error <= tolerance, f"{name}: relative error {error:.3g} > {tolerance:g}"
+
+
+def assert_same_bits(actual: Array, expected: Array, name: str = "array") -> None:
+    """Equal in shape, dtype and every bit; the sign of a zero does not count, nor which NaN."""
+    assert actual.dtype == expected.dtype, f"{name}: {actual.dtype}, expected {expected.dtype}"
+    assert actual.shape == expected.shape, f"{name}: {actual.shape}, expected {expected.shape}"
+    assert np.array_equal(actual, expected, equal_nan=True), f"{name}: bits differ"
+
+
+def tolerance_of(dtype: Any) -> float:
+    """The project's bounds for `relative_error`."""
+    return 1e-5 if np.dtype(dtype) == np.float32 else 1e-12
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def random_state(
+    rng: np.random.Generator, lstm: LSTM, batch: int | None, dtype: Any = None
+) -> State:
+    """Two different arrays in the shape of (h_0, c_0), without the batch axis for None."""
+    runs = lstm.num_layers * (2 if lstm.bidirectional else 1)
+    shape = (runs, lstm.hidden_size) if batch is None else (runs, batch, lstm.hidden_size)
+    return normal(rng, shape, dtype or lstm.dtype), normal(rng, shape, dtype or lstm.dtype)
+
+
+def output_shape(lstm: LSTM, steps: int, batch: int) -> tuple[int, int, int]:
+    width = lstm.hidden_size * (2 if lstm.bidirectional else 1)
+    return (batch, steps, width) if lstm.batch_first else (steps, batch, width)
+
+
+# --- an LSTM, sequence by sequence and step by step ----------------------------------------------
+
+
+def sigmoid(x: Array) -> Array:
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+def plain_run(
+    x: Array, h: Array, c: Array, weight_ih: Array, weight_hh: Array, bias: Array
+) -> tuple[Array, Array, Array]:
+    """One sequence x (T, I) through one layer in one direction: all h (T, H), last h and c."""
+    hidden = len(h)
+    outputs = np.zeros((len(x), hidden))
+    for t, x_t in enumerate(x):
+        gates = weight_ih @ x_t + weight_hh @ h + bias
+        i, f = sigmoid(gates[:hidden]), sigmoid(gates[hidden : 2 * hidden])
+        g, o = np.tanh(gates[2 * hidden : 3 * hidden]), sigmoid(gates[3 * hidden :])
+        c = f * c + i * g
+        h = o * np.tanh(c)
+        outputs[t] = h
+    return outputs, h, c
+
+
+def plain_lstm(
+    lstm: LSTM, x: Array, state: State | None = None, lengths: Array | None = None
+) -> tuple[Array, State]:
+    """What ``lstm(x, state, lengths=lengths)`` means, in float64 and without any packing.
+
+    x (T, B, I) -> output (T, B, directions · H), and the states: each sequence alone, cut to its
+    length, and turned round for the second direction.
+    """
+    weights: Mapping[str, Array] = {k: v.astype(np.float64) for k, v in lstm.parameters().items()}
+    directions = 2 if lstm.bidirectional else 1
+    steps, batch, _ = x.shape
+    shape = (lstm.num_layers * directions, batch, lstm.hidden_size)
+    h_0, c_0 = (np.zeros(shape), np.zeros(shape)) if state is None else state
+    h_n, c_n = np.zeros(shape), np.zeros(shape)
+    output = np.zeros((steps, batch, directions * lstm.hidden_size))
+    for b in range(batch):
+        length = steps if lengths is None else int(lengths[b])
+        sequence = x[:length, b].astype(np.float64)
+        for layer in range(lstm.num_layers):
+            halves = []
+            for k in range(directions):
+                suffix = f"_l{layer}" + "_reverse" * k
+                bias = np.zeros(4 * lstm.hidden_size)
+                if lstm.bias:
+                    bias = weights[f"bias_ih{suffix}"] + weights[f"bias_hh{suffix}"]
+                at = layer * directions + k
+                h, h_n[at, b], c_n[at, b] = plain_run(
+                    sequence[::-1] if k else sequence,
+                    h_0[at, b].astype(np.float64), c_0[at, b].astype(np.float64),
+                    weights[f"weight_ih{suffix}"], weights[f"weight_hh{suffix}"], bias,
+                )  # fmt: skip
+                halves.append(h[::-1] if k else h)
+            sequence = np.concatenate(halves, axis=1)
+        output[:length, b] = sequence
+    return output, (h_n, c_n)

@@ -1,0 +1,148 @@
+"""Random LSTMs with inputs, states and incoming gradients, each drawn from a seed.
+
+NumPy's RandomState draws them: its stream is frozen for ever, so a case is its seed, and only what
+PyTorch makes of it needs keeping. All numbers are float32 values, so that a case means the same in
+both precisions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+State = tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class Extents:
+    """The largest sizes that cases may have, the smallest being 1."""
+
+    steps: int
+    batch: int
+    input_size: int
+    hidden_size: int
+
+
+SMALL = Extents(steps=6, batch=4, input_size=5, hidden_size=4)
+LARGE = Extents(steps=40, batch=20, input_size=50, hidden_size=70)
+
+
+@dataclass
+class Case:
+    """One random model and one batch for it; see `draw`."""
+
+    seed: int
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    bidirectional: bool
+    batched: bool
+    steps: int
+    batch: int
+    lengths: Array | None = None
+    weights: dict[str, Array] = field(default_factory=dict)
+    x: Array = field(default_factory=lambda: np.empty(0))
+    state: State | None = None
+    d_output: Array | None = None
+    d_state: State | None = None
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        runs = self.num_layers * self.directions
+        return (runs, self.batch, self.hidden_size) if self.batched else (runs, self.hidden_size)
+
+    def sequence_shape(self, features: int) -> tuple[int, ...]:
+        if not self.batched:
+            return (self.steps, features)
+        axes = (self.batch, self.steps) if self.batch_first else (self.steps, self.batch)
+        return (*axes, features)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """torch.nn.LSTM's parameters, as its documentation lists them."""
+        rows, shapes = 4 * self.hidden_size, {}
+        for layer in range(self.num_layers):
+            width = self.directions * self.hidden_size if layer else self.input_size
+            for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: self.directions]:
+                shapes[f"weight_ih{suffix}"] = (rows, width)
+                shapes[f"weight_hh{suffix}"] = (rows, self.hidden_size)
+                if self.bias:
+                    shapes[f"bias_ih{suffix}"] = (rows,)
+                    shapes[f"bias_hh{suffix}"] = (rows,)
+        return shapes
+
+    def result_shapes(self) -> dict[str, tuple[int, ...]]:
+        """What is compared, in the order in which a witness file holds it."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "output": self.sequence_shape(self.directions * self.hidden_size),
+            "h_n": self.state_shape,
+            "c_n": self.state_shape,
+            "d_x": self.sequence_shape(self.input_size),
+        }
+        if self.state is not None:
+            shapes |= {"d_h_0": self.state_shape, "d_c_0": self.state_shape}
+        return shapes | self.weight_shapes()
+
+    def size(self) -> int:
+        return sum(math.prod(shape) for shape in self.result_shapes().values())
+
+    def describe(self) -> str:
+        lengths = None if self.lengths is None else self.lengths.tolist()
+        return (
+            f"seed={self.seed} I={self.input_size} H={self.hidden_size} layers={self.num_layers} "
+            f"T={self.steps} B={self.batch} bias={self.bias} batch_first={self.batch_first} "
+            f"bidirectional={self.bidirectional} batched={self.batched} "
+            f"state={self.state is not None} lengths={lengths}"
+        )
+
+
+def draw(seed: int, largest: Extents) -> Case:
+    """The case of a seed: sizes spread over all magnitudes, every option about half of the time."""
+    rng = np.random.RandomState(seed)
+
+    def size(most: int) -> int:
+        return int(math.exp(rng.uniform(0, math.log(most + 1))))
+
+    def flag() -> bool:
+        return bool(rng.randint(2))
+
+    def values(shape: tuple[int, ...], scale: float = 1.0) -> Array:
+        return (scale * rng.standard_normal(shape)).astype(np.float32).astype(np.float64)
+
+    batched = bool(rng.randint(8))
+    case = Case(
+        seed=seed,
+        input_size=size(largest.input_size),
+        hidden_size=size(largest.hidden_size),
+        num_layers=int(rng.choice([1, 1, 2, 3])),
+        bias=bool(rng.randint(4)),
+        batch_first=flag(),
+        bidirectional=flag(),
+        batched=batched,
+        steps=size(largest.steps),
+        batch=size(largest.batch) if batched else 1,
+    )
+    if batched and flag():
+        case.lengths = rng.randint(1, case.steps + 1, case.batch).astype(np.int64)
+    # Wide enough to bend every gate, narrow enough to leave none saturated.
+    scale = 1.2 / math.sqrt(case.hidden_size)
+    case.weights = {name: values(shape, scale) for name, shape in case.weight_shapes().items()}
+    case.x = values(case.sequence_shape(case.input_size))
+    if rng.randint(4):
+        case.state = values(case.state_shape), values(case.state_shape)
+    arriving = int(rng.choice([0, 0, 0, 1, 2]))  # through both, only the output, only the states
+    if arriving != 2:
+        case.d_output = values(case.sequence_shape(case.directions * case.hidden_size))
+    if arriving != 1:
+        case.d_state = values(case.state_shape), values(case.state_shape)
+    return case

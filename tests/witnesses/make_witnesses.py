@@ -1,0 +1,73 @@
+"""Writes lstm.npz: what torch.nn.LSTM computes, in float64, for the cases of `CASES` seeds.
+
+    python -m tests.witnesses.make_witnesses
+
+Needs torch; reading the file does not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.witnesses.cases import SMALL, Array, Case, draw
+
+CASES = 260
+FILE = Path(__file__).with_name("lstm.npz")
+
+
+def run_torch(case: Case, dtype: torch.dtype) -> dict[str, Array]:
+    """torch.nn.LSTM's results for a case, forward and backward, under the names of the case."""
+    lstm = torch.nn.LSTM(
+        case.input_size, case.hidden_size, case.num_layers, bias=case.bias,
+        batch_first=case.batch_first, bidirectional=case.bidirectional, dtype=dtype,
+    )  # fmt: skip
+
+    def leaf(array: Array) -> torch.Tensor:
+        return torch.tensor(array, dtype=dtype, requires_grad=True)
+
+    lstm.load_state_dict({k: torch.tensor(v, dtype=dtype) for k, v in case.weights.items()})
+    x = leaf(case.x)
+    state = None if case.state is None else (leaf(case.state[0]), leaf(case.state[1]))
+    if case.lengths is None:
+        output, (h_n, c_n) = lstm(x, state)
+    else:
+        packed = torch.nn.utils.rnn.pack_padded_sequence(
+            x, torch.tensor(case.lengths), batch_first=case.batch_first, enforce_sorted=False
+        )
+        packed_output, (h_n, c_n) = lstm(packed, state)
+        output, _ = torch.nn.utils.rnn.pad_packed_sequence(
+            packed_output, batch_first=case.batch_first, total_length=case.steps
+        )
+    loss = torch.zeros((), dtype=dtype)
+    if case.d_output is not None:
+        loss = loss + (output * torch.tensor(case.d_output, dtype=dtype)).sum()
+    if case.d_state is not None:
+        for final, d_final in zip((h_n, c_n), case.d_state, strict=True):
+            loss = loss + (final * torch.tensor(d_final, dtype=dtype)).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+
+    results = {"output": output, "h_n": h_n, "c_n": c_n, "d_x": x.grad}
+    if state is not None:
+        results |= {"d_h_0": state[0].grad, "d_c_0": state[1].grad}
+    results |= {name: parameter.grad for name, parameter in lstm.named_parameters()}
+    return {
+        # A weight that nothing depends on has no gradient at all in torch.
+        name: np.zeros(shape) if results[name] is None else results[name].detach().numpy()
+        for name, shape in case.result_shapes().items()
+    }
+
+
+def main() -> None:
+    parts = []
+    for seed in range(CASES):
+        results = run_torch(draw(seed, SMALL), torch.float64)
+        parts += [array.ravel() for array in results.values()]
+    np.savez_compressed(FILE, values=np.concatenate(parts))
+    print(f"{FILE.name}: {CASES} cases, {FILE.stat().st_size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main()
