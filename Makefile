@@ -57,7 +57,7 @@ test-oracles: $(VENV)/.oracles  ## run the tests that compare with live packages
 lint: $(VENV)/.lint  ## ruff, cython-lint and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint src/fastlstm
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/fastlstm
 	$(BIN)/mypy
 
 sanitize:  ## the C driver under ASAN + UBSAN and under valgrind

@@ -239,4 +239,4 @@ class Stack:
     def _work(self, x: Array) -> float:
         """Floating-point operations of a pass of one layer in one direction."""
         rows, width = x.shape
-        return 8.0 * rows * self.hidden_size * (width + self.hidden_size)
+        return float(8 * rows * self.hidden_size * (width + self.hidden_size))
