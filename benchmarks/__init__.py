@@ -1,0 +1,1 @@
+"""Measurements: speed over the commits (suite), beside other libraries (peers), and quality."""

@@ -1,0 +1,1 @@
+"""What asv measures on every commit; asv imports all that lies in this folder."""
