@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,11 @@ def check_number(
     return number
 
 
+def check_rate(name: str, value: object) -> float:
+    """Return a learning rate: a finite number >= 0."""
+    return check_number(name, value, least=0.0)
+
+
 def check_flag(name: str, value: object) -> bool:
     """Return a bool; numbers and strings are refused."""
     if not isinstance(value, (bool, np.bool_)):
@@ -106,10 +112,20 @@ def check_generator(name: str, value: object) -> np.random.Generator:
     return np.random.default_rng(value)
 
 
+def check_given_generator(name: str, value: object) -> np.random.Generator | None:
+    """Return a generator or None, where a seed would draw the same numbers at every call."""
+    if value is not None and not isinstance(value, np.random.Generator):
+        raise TypeError(
+            f"{name}: expected a numpy.random.Generator or None, got {_describe(value)}"
+        )
+    return value
+
+
 def check_array(name: str, value: object, dtype: np.dtype[Any], shape: Shape) -> Array:
     """Return an array of this dtype and shape, in any memory layout.
 
     `shape` holds sizes, and strings for axes of any length (the strings name them in the error).
+    A first "..." stands for any number of axes.
     """
     array = _plain_array(name, value, f"of {dtype}")
     if array.dtype != dtype:
@@ -117,20 +133,36 @@ def check_array(name: str, value: object, dtype: np.dtype[Any], shape: Shape) ->
     return check_shape(name, array, shape)
 
 
-def check_integers(name: str, value: object, shape: Shape, *, least: int, most: int) -> Array:
+def check_floats(name: str, value: object, shape: Shape) -> Array:
+    """Return an array of float32 or float64 (in native byte order) of this shape."""
+    array = _plain_array(name, value, "of float32 or float64")
+    if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise TypeError(
+            f"{name}: expected an array of float32 or float64, got {_dtype_name(array)}"
+        )
+    return check_shape(name, array, shape)
+
+
+def check_integers(
+    name: str, value: object, shape: Shape, *, least: int, most: int, also: int | None = None
+) -> Array:
     """Return an int64 array of values in [least, most], from an array of any integer dtype.
 
-    Raises IndexError for a value outside of the range.
+    `also` is one value more that is taken, such as an index to ignore. Raises IndexError for any
+    other value.
     """
     array = _plain_array(name, value, "of integers")
     if array.dtype.kind not in "iu" or not array.dtype.isnative:
         raise TypeError(f"{name}: expected an array of integers, got {_dtype_name(array)}")
     check_shape(name, array, shape)
-    if array.size:
-        low, high = int(array.min()), int(array.max())
+    check_extent(f"{name}, its elements", *array.shape)
+    bounded = array if also is None else array[array != also]
+    if bounded.size:
+        low, high = int(bounded.min()), int(bounded.max())
         if low < least or high > most:
             culprit = low if low < least else high
-            raise IndexError(f"{name}: expected values from {least} to {most}, got {culprit}")
+            expected = f"values from {least} to {most}" + ("" if also is None else f" or {also}")
+            raise IndexError(f"{name}: expected {expected}, got {culprit}")
     return array.astype(np.int64, copy=False)
 
 
@@ -143,10 +175,17 @@ def check_lengths(value: object, batch: int, steps: int) -> Array:
 
 
 def check_shape(name: str, array: Array, shape: Shape) -> Array:
-    """Return the array if its shape is this one, where a string stands for any length."""
-    fits = array.ndim == len(shape) and all(
+    """Return the array if its shape is this one.
+
+    A string stands for any length, and a first "..." for any number of axes.
+    """
+    axes, sizes = shape, array.shape
+    if axes[:1] == ("...",):
+        axes = axes[1:]
+        sizes = sizes[max(0, len(sizes) - len(axes)) :]
+    fits = len(axes) == len(sizes) and all(
         isinstance(expected, str) or expected == size
-        for expected, size in zip(shape, array.shape, strict=True)
+        for expected, size in zip(axes, sizes, strict=True)
     )
     if not fits:
         expected = _shape_name(shape)
@@ -154,13 +193,24 @@ def check_shape(name: str, array: Array, shape: Shape) -> Array:
     return array
 
 
-def check_pair(name: str, value: object) -> tuple[object, object]:
+def check_pair(name: str, value: object, what: str = "(h, c) of arrays") -> tuple[object, object]:
     """Return the two members of a tuple or list of two, such as (h, c)."""
     if not isinstance(value, (tuple, list)):
-        raise TypeError(f"{name}: expected a pair (h, c) of arrays, got {_describe(value)}")
+        raise TypeError(f"{name}: expected a pair {what}, got {_describe(value)}")
     if len(value) != 2:
-        raise ValueError(f"{name}: expected a pair (h, c) of arrays, got {len(value)} items")
+        raise ValueError(f"{name}: expected a pair {what}, got {len(value)} items")
     return value[0], value[1]
+
+
+def check_names(name: str, value: object, expected: Collection[str]) -> Mapping[str, object]:
+    """Return a mapping that has exactly these keys."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a dict, got {_describe(value)}")
+    missing = [key for key in expected if key not in value]
+    unknown = [str(key) for key in value if key not in expected]
+    if missing or unknown:
+        raise ValueError(f"{name}: missing {missing}, unexpected {unknown}")
+    return value
 
 
 def compact(array: Array) -> Array:

@@ -1,0 +1,157 @@
+"""Losses: each returns its value and its gradient in one call, for nothing is shared with a tape.
+
+Values are means, as float, summed in float64. Where a result is not finite (an overflow, a NaN in
+the input) it is returned as such, without a warning: the Trainer looks at every loss.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlstm._validate import (
+    Array,
+    check_array,
+    check_floats,
+    check_integers,
+    check_size,
+    compact,
+)
+
+# Elements of logits that are worked on at a time, so that the passes over them stay in cache.
+_BLOCK = 1 << 15
+
+
+def softmax_cross_entropy(
+    logits: Array, targets: Array, *, ignore_index: int | None = None
+) -> tuple[float, Array]:
+    """Mean of -log softmax(logits)[target] in nats, as ``torch.nn.functional.cross_entropy``.
+
+    Parameters
+    ----------
+    logits : ndarray (..., V)
+        Unnormalised log-probabilities of V classes, of float32 or float64, in any memory layout.
+        -inf is a class that cannot be.
+    targets : ndarray of integers (...)
+        The right classes, each from 0 to V - 1.
+    ignore_index : int, optional
+        Targets of this value do not count: they are left out of the mean, and their logits are
+        neither read for the loss nor given a gradient.
+
+    Returns
+    -------
+    loss : float
+        Mean over the targets that count. Infinite if one of them has the logit -inf, NaN if a
+        row that counts has a NaN, a +inf, or nothing but -inf.
+    d_logits : ndarray (..., V)
+        (softmax(logits) - onehot(target)) / number of targets that count; fresh, of the dtype of
+        the logits.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array of the kind stated.
+    ValueError
+        If the shapes do not fit, or no target counts: the mean over nothing is not a number, and a
+        NaN would only come to light later.
+    IndexError
+        If a target is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, d_logits = softmax_cross_entropy(np.zeros((1, 4)), np.array([2]))
+    >>> round(loss, 6), d_logits
+    (1.386294, array([[ 0.25,  0.25, -0.75,  0.25]]))
+    """
+    logits = check_floats("logits", logits, ("...", "V"))
+    classes = logits.shape[-1]
+    if classes == 0:
+        raise ValueError(f"logits: expected one class at least, got shape {logits.shape}")
+    if ignore_index is not None:
+        ignore_index = check_size("ignore_index", ignore_index, least=-(2**31))
+    targets = check_integers(
+        "targets", targets, logits.shape[:-1], least=0, most=classes - 1, also=ignore_index
+    ).reshape(-1)
+    ignored = None if ignore_index is None else targets == ignore_index
+    counted = targets.size - (0 if ignored is None else int(np.count_nonzero(ignored)))
+    if counted == 0:
+        raise ValueError("targets: expected at least one that counts, got none")
+
+    logits = compact(logits)
+    d_logits = np.empty_like(logits)
+    total = 0.0
+    step = max(1, _BLOCK // classes)
+    with np.errstate(all="ignore"):
+        for first in range(0, targets.size, step):
+            block = slice(first, first + step)
+            total += _cross_entropy_rows(
+                d_logits.reshape(-1, classes)[block],
+                logits.reshape(-1, classes)[block],
+                targets[block],
+                None if ignored is None else np.flatnonzero(ignored[block]),
+                counted,
+            )
+    return total / counted, d_logits
+
+
+def _cross_entropy_rows(
+    d_logits: Array, logits: Array, targets: Array, ignored: Array | None, counted: int
+) -> float:
+    """Fill d_logits (n, V) and return the sum of the rows' losses."""
+    rows = np.arange(len(logits))
+    np.subtract(logits, logits.max(axis=1, keepdims=True), out=d_logits)
+    if ignored is not None:
+        # Harmless values, so that these rows have neither an index nor a loss of their own.
+        targets = targets.copy()
+        targets[ignored] = 0
+        d_logits[ignored] = 0
+    shifted = d_logits[rows, targets].astype(np.float64)
+    np.exp(d_logits, out=d_logits)
+    sums = d_logits.sum(axis=1, keepdims=True)
+    losses = np.log(sums[:, 0], dtype=np.float64) - shifted
+    d_logits *= 1 / (sums * counted)
+    d_logits[rows, targets] -= 1 / counted
+    if ignored is not None:
+        losses[ignored] = 0
+        d_logits[ignored] = 0
+    return float(losses.sum())
+
+
+def mean_squared_error(prediction: Array, target: Array) -> tuple[float, Array]:
+    """Mean of (prediction - target)² over all elements, as ``torch.nn.functional.mse_loss``.
+
+    Parameters
+    ----------
+    prediction : ndarray (...)
+        Of float32 or float64, in any memory layout.
+    target : ndarray (...)
+        Of the same shape and dtype.
+
+    Returns
+    -------
+    loss : float
+    d_prediction : ndarray (...)
+        2 (prediction - target) / number of elements; fresh.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array of float32 or float64, or the dtypes differ.
+    ValueError
+        If the shapes differ, or the arrays are empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 5.0]))
+    (4.5, array([ 0., -3.]))
+    """
+    prediction = check_floats("prediction", prediction, ("...",))
+    target = check_array("target", target, prediction.dtype, prediction.shape)
+    if prediction.size == 0:
+        raise ValueError(f"prediction: expected one element at least, got {prediction.shape}")
+    with np.errstate(all="ignore"):
+        difference = np.subtract(prediction, target, order="C")
+        loss = float(np.square(difference, dtype=np.float64).mean())
+        difference *= 2 / difference.size
+    return loss, difference
