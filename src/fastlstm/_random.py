@@ -25,4 +25,5 @@ def dropout_mask(
 ) -> Array:
     """0 with probability `p`, else 1 / (1 - p): what an activation is multiplied by."""
     kept = rng.random(shape, np.float32) >= p
-    return kept.astype(dtype) * dtype.type(1 / (1 - p) if p < 1 else 0)
+    mask: Array = np.multiply(kept, 1 / (1 - p) if p < 1 else 0.0, dtype=dtype)
+    return mask

@@ -3,9 +3,9 @@
 They are pure: the same step gives the same factor, so a resumed run needs nothing but the step's
 number.
 
->>> schedule = cosine(100, warmup=9)
->>> [round(schedule(step), 3) for step in (0, 8, 9, 54, 99, 100)]
-[0.1, 0.9, 1.0, 0.505, 0.0, 0.0]
+>>> schedule = cosine(109, warmup=9)
+>>> [round(schedule(step), 3) for step in (0, 8, 9, 59, 109, 110)]
+[0.1, 0.9, 1.0, 0.5, 0.0, 0.0]
 """
 
 from __future__ import annotations
