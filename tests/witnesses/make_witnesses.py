@@ -2,7 +2,7 @@
 
     python -m tests.witnesses.make_witnesses
 
-Needs torch; reading the file does not.
+Needs torch; reading the file (stored.py) does not.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.witnesses.cases import SMALL, Array, Case, draw
+from tests.support import relative_error
+from tests.witnesses.cases import LARGE, SMALL, Array, Case, draw, moved
 
 CASES = 260
+LARGE_CASES = 240  # compared with live torch alone; only their conditioning is kept
+MOVES = 8
 FILE = Path(__file__).with_name("lstm.npz")
 
 
@@ -60,12 +63,26 @@ def run_torch(case: Case, dtype: torch.dtype) -> dict[str, Array]:
     }
 
 
+def conditioning(case: Case, expected: dict[str, Array]) -> float:
+    """How far any result moves when the case's numbers do; see cases.WELL_CONDITIONED."""
+    return max(
+        relative_error(array, expected[name])
+        for k in range(1, MOVES + 1)
+        for name, array in run_torch(moved(case, k), torch.float64).items()
+    )
+
+
 def main() -> None:
-    parts = []
+    parts, small, large = [], [], []
     for seed in range(CASES):
-        results = run_torch(draw(seed, SMALL), torch.float64)
+        case = draw(seed, SMALL)
+        results = run_torch(case, torch.float64)
         parts += [array.ravel() for array in results.values()]
-    np.savez_compressed(FILE, values=np.concatenate(parts))
+        small.append(conditioning(case, results))
+    for seed in range(LARGE_CASES):
+        case = draw(seed, LARGE)
+        large.append(conditioning(case, run_torch(case, torch.float64)))
+    np.savez_compressed(FILE, values=np.concatenate(parts), small=small, large=large)
     print(f"{FILE.name}: {CASES} cases, {FILE.stat().st_size / 1024:.0f} KiB")
 
 
