@@ -1,7 +1,7 @@
 /* What the parts of the C driver share: counting checks, fenced buffers, random numbers.
  *
- * activations_test.c and cell_test.c are compiled once per real type, with -DFASTLSTM_REAL=32 or
- * 64; the oracle is libm in the next wider type.
+ * activations_test.c, cell_test.c and throughput.c are compiled once per real type, with
+ * -DFASTLSTM_REAL=32 or 64; the oracle is libm in the next wider type.
  */
 #ifndef FASTLSTM_DRIVER_H
 #define FASTLSTM_DRIVER_H
@@ -43,7 +43,12 @@ void test_activations_f32(const isa_list *isas, uint64_t stride);
 void test_activations_f64(const isa_list *isas, uint64_t samples);
 void test_cell_f32(const isa_list *isas);
 void test_cell_f64(const isa_list *isas);
-void print_throughput(const isa_list *isas);
+void print_throughput_f32(const isa_list *isas);
+void print_throughput_f64(const isa_list *isas);
+
+/* The bounds that csrc/activations.h states, in ulp of the true result. */
+#define SIGMOID_BOUND 4.0
+#define TANH_BOUND 4.0
 
 #endif
 
@@ -71,6 +76,31 @@ typedef uint64_t bits_t;
 #endif
 
 #include <math.h>
+#include <string.h>
+
+static inline real from_bits(bits_t bits)
+{
+    real x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline bits_t to_bits(real x)
+{
+    bits_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* Whether `wide` has bits to spare: valgrind computes long double in double, and on some machines
+ * the two are the same type. */
+static inline int wide_is_wider(void)
+{
+    volatile wide one = 1, least = 1;
+    for (int k = 0; k < FRACTION + 5; k++)
+        least /= 2;
+    return one + least != one;
+}
 
 static inline wide wide_sigmoid(wide x)
 {
