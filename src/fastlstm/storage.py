@@ -118,7 +118,7 @@ def save(
         "format": FORMAT,
         "version": VERSION,
         "kind": kind,
-        "header": _check_json(header),
+        "header": check_json("header", header),
     }
     fields["checksum"] = _checksum(fields, checked)
     text = json.dumps(fields, allow_nan=False)
@@ -165,6 +165,20 @@ def load(path: str | os.PathLike[str], kind: str | None = None) -> File:
             f"the header says {fields['checksum']}"
         )
     return File(path, fields["kind"], fields["version"], arrays, fields["header"])
+
+
+def check_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping as a dict if JSON gives back the same, else raise TypeError."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a JSON object, got a {type(value).__name__}")
+    copied = dict(value)
+    try:
+        same = json.loads(json.dumps(copied, allow_nan=False)) == copied
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"{name}: expected a JSON object: {error}") from None
+    if not same:
+        raise TypeError(f"{name}: expected a JSON object: str keys, and lists, not tuples")
+    return copied
 
 
 def import_safetensors() -> ModuleType:
@@ -228,18 +242,6 @@ def _check_storable(name: object, array: object) -> Array:
             f"byte order, got {array.dtype.str} ({array.dtype.name})"
         )
     return compact(np.asarray(array))
-
-
-def _check_json(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the header as a dict if JSON gives back the same."""
-    copied = dict(header)
-    try:
-        same = json.loads(json.dumps(copied, allow_nan=False)) == copied
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"header: expected a JSON object: {error}") from None
-    if not same:
-        raise TypeError("header: expected a JSON object: str keys, and lists rather than tuples")
-    return copied
 
 
 def _checksum(fields: Mapping[str, Any], arrays: Mapping[str, Array]) -> int:

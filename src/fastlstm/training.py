@@ -95,11 +95,15 @@ class Trainer:
     progress : bool
         Show a progress bar on stderr.
     describe : callable, optional
-        Takes a loss, returns further figures to show beside it: {"bits": "1.53"}.
-    unit, units_per_step : str, float
-        What the bar counts, and how many of them a step has: ("char", 6400).
+        Takes the loss that the bar shows, returns further figures to show beside it:
+        ``{"bits": "1.53"}``. Called when the bar is drawn anew, not at every step.
+    unit, units_per_step : str, int
+        What the bar counts, also for its speed, and how many of them a step has: "char", 6400.
     on_step : callable, optional
         Called as ``on_step(step, loss)`` after each step, the first one being step 1.
+    settings : mapping, optional
+        A JSON object that checkpoints hold too: what else must be the same for a run to go on,
+        such as sizes or a fingerprint of the data. `resume` compares it.
 
     Raises
     ------
@@ -129,8 +133,9 @@ class Trainer:
         progress: bool = True,
         describe: Callable[[float], Mapping[str, str]] | None = None,
         unit: str = "step",
-        units_per_step: float = 1,
+        units_per_step: int = 1,
         on_step: Callable[[int, float], None] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._model = model
         self._parameters = model.parameters()
@@ -153,8 +158,17 @@ class Trainer:
         self._tqdm = _import_tqdm() if check_flag("progress", progress) else None
         self._describe = describe
         self._unit = unit
-        self._units_per_step = check_number("units_per_step", units_per_step, above=0)
+        self._units_per_step = check_size("units_per_step", units_per_step)
         self._on_step = on_step
+        self._settings = {
+            **storage.check_json("settings", settings or {}),
+            "trainer": {
+                "seed": self._seed,
+                "shuffle": self._shuffle,
+                "carry_state": self._carry_state,
+                "optimiser": type(optimiser).__name__,
+            },
+        }
 
         self._run = Run(checkpoints.new_rng(self._seed))
         self._order: Sequence[int] = ()
@@ -231,11 +245,13 @@ class Trainer:
             If it belongs to another model, optimiser or setting. Nothing has changed then.
         """
         loaded = checkpoints.load(path)
-        if loaded.settings != self._settings():
-            raise ValueError(
-                f"{path}: the run was made with {loaded.settings}, this Trainer with "
-                f"{self._settings()}"
-            )
+        differing = [
+            f"{name} was {loaded.settings.get(name)}, is {self._settings.get(name)}"
+            for name in sorted(loaded.settings.keys() | self._settings.keys())
+            if loaded.settings.get(name) != self._settings.get(name)
+        ]
+        if differing:
+            raise ValueError(f"{path}: the run was begun with other settings: {differing[0]}")
         before = self._parameters.state_dict()
         try:
             self._parameters.load_state_dict(loaded.parameters)
@@ -344,18 +360,9 @@ class Trainer:
                 self._parameters,
                 self._optimiser.state_dict(),
                 self._run,
-                self._settings(),
+                self._settings,
             )
             self._saved = True
-
-    def _settings(self) -> dict[str, Any]:
-        """What a run must keep when it goes on, for its state to mean the same."""
-        return {
-            "seed": self._seed,
-            "shuffle": self._shuffle,
-            "carry_state": self._carry_state,
-            "optimiser": type(self._optimiser).__name__,
-        }
 
     @contextmanager
     def _progress(self, total: int) -> Iterator[Callable[[], None]]:
@@ -372,10 +379,10 @@ class Trainer:
             return {"loss": f"{loss:.3f}", **further}
 
         bar = self._tqdm(
-            total=total,
-            initial=len(losses),
+            total=total * self._units_per_step,
+            initial=len(losses) * self._units_per_step,
             unit=self._unit,
-            unit_scale=self._units_per_step if self._units_per_step != 1 else False,
+            unit_scale=self._units_per_step > 1,
             dynamic_ncols=True,
             file=sys.stderr,
             # A log file should not get ten lines a second.
@@ -383,7 +390,7 @@ class Trainer:
         )
 
         def show() -> None:
-            if bar.update():
+            if bar.update(self._units_per_step):
                 bar.set_postfix(figures(), refresh=False)
 
         with bar:
