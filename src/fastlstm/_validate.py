@@ -89,7 +89,7 @@ def check_flag(name: str, value: object) -> bool:
 def check_dtype(name: str, value: Any) -> np.dtype[Any]:
     """Return numpy.dtype float32 or float64 in native byte order."""
     try:
-        dtype = np.dtype(value)
+        dtype: np.dtype[Any] = np.dtype(value)
     except TypeError:
         raise TypeError(f"{name}: expected float32 or float64, got {value!r}") from None
     if value is None or dtype not in (np.dtype(np.float32), np.dtype(np.float64)):

@@ -392,4 +392,7 @@ class _DropoutTape(Tape):
 
 
 def _masked(x: Array, mask: Array | None) -> Array:
-    return np.array(x, order="C") if mask is None else np.multiply(x, mask, order="C")
+    if mask is None:
+        return np.array(x, order="C")
+    with np.errstate(all="ignore"):  # an infinity that is dropped is NaN, as in PyTorch
+        return np.multiply(x, mask, out=np.empty(x.shape, x.dtype))

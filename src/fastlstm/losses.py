@@ -18,7 +18,7 @@ from fastlstm._validate import (
 )
 
 # Elements of logits that are worked on at a time, so that the passes over them stay in cache.
-_BLOCK = 1 << 15
+_BLOCK = 1 << 17
 
 
 def softmax_cross_entropy(

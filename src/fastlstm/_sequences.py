@@ -1,0 +1,92 @@
+"""How a recurrent layer takes a batch: layouts, lengths and states, checked and packed.
+
+Callers have (T, B, features), (B, T, features) or a single (T, features), and states
+(runs, B, H) or (runs, H), where runs = layers · directions; below there are only packed rows and
+(runs, B, H) in packed order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastlstm._validate import Array, Shape, check_array, check_extent, check_lengths
+from fastlstm.packing import Packing
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The layout of one batch, and the ways into packed form and back."""
+
+    packing: Packing
+    batched: bool  # False: the caller left the batch axis out
+    batch_first: bool
+
+    def pack(self, padded: Array) -> Array:
+        """The caller's (T, B, features) -> (rows, features); not always a copy."""
+        return self.packing.pack(_to_time_major(padded, self.batched, self.batch_first))
+
+    def unpack(self, rows: Array) -> Array:
+        """(rows, features) -> the caller's (T, B, features), zero past the ends; maybe a view."""
+        padded = self.packing.unpack(rows)
+        if not self.batched:
+            return padded[:, 0]
+        return padded.swapaxes(0, 1) if self.batch_first else padded
+
+    def pack_state(self, state: Array) -> Array:
+        """The caller's state -> a copy (runs, B, H) in packed order."""
+        return self.packing.sort(state if self.batched else state[:, np.newaxis])
+
+    def unpack_state(self, state: Array) -> Array:
+        """The inverse of `pack_state`; maybe a view."""
+        state = self.packing.unsort(state)
+        return state if self.batched else state[:, 0]
+
+    def state_shape(self, runs: int, hidden_size: int) -> tuple[int, ...]:
+        """Shape of a state in the caller's layout."""
+        batch = (self.packing.batch,) if self.batched else ()
+        return (runs, *batch, hidden_size)
+
+
+def check_sequences(
+    x: object, lengths: object, features: int, dtype: np.dtype[Any], *, batch_first: bool
+) -> tuple[Array, Sequences]:
+    """Return x as packed rows (not always a copy), and the layout it came in."""
+    batched = getattr(x, "ndim", 3) != 2
+    axes = ("B", "T") if batch_first else ("T", "B")
+    expected: Shape = (*axes, features) if batched else ("T", features)
+    array = check_array("x", x, dtype, expected)
+    steps, batch, _ = _to_time_major(array, batched, batch_first).shape
+    check_extent("x, its rows T * B", steps, batch)
+    if lengths is not None:
+        if not batched and isinstance(lengths, (int, np.integer)):
+            lengths = np.array([lengths])
+        lengths = check_lengths(lengths, batch, steps)
+    sequences = Sequences(Packing(steps, batch, lengths), batched, batch_first)
+    return sequences.pack(array), sequences
+
+
+def check_state(
+    name: str, value: object, dtype: np.dtype[Any], shape: tuple[int, ...], *, required: bool
+) -> Array:
+    """Return a state, or a state's gradient, in the caller's layout; zeros for None if allowed."""
+    if value is None and not required:
+        return np.zeros(shape, dtype)
+    return check_array(name, value, dtype, shape)
+
+
+def state_shape(
+    output_shape: Shape, runs: int, hidden_size: int, *, batch_first: bool
+) -> tuple[int, ...]:
+    """Shape of the state that belongs to an output of this shape, in the caller's layout."""
+    if len(output_shape) == 2:
+        return (runs, hidden_size)
+    return (runs, int(output_shape[0 if batch_first else 1]), hidden_size)
+
+
+def _to_time_major(array: Array, batched: bool, batch_first: bool) -> Array:
+    if not batched:
+        return array[:, np.newaxis]
+    return array.swapaxes(0, 1) if batch_first else array
