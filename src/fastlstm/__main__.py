@@ -1,0 +1,7 @@
+"""``python -m fastlstm`` is the command ``fastlstm``."""
+
+import sys
+
+from fastlstm.cli import main
+
+sys.exit(main())

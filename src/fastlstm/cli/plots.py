@@ -1,0 +1,52 @@
+"""The loss curve as a PNG. matplotlib is imported only here, and only when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+# Written into every PNG of ours, so that a picture of somebody else's is never overwritten.
+SOFTWARE = "fastlstm loss curve"
+HOW_TO_GET = "no loss curve: it needs matplotlib: pip install 'fastlstm[plot]'"
+
+Points = tuple[Sequence[float], Sequence[float]]
+
+
+def can_plot() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a PNG was written by `loss_curve`."""
+    with path.open("rb") as file:
+        return SOFTWARE.encode() in file.read(4096)
+
+
+def loss_curve(path: Path, training: Points, held_out: Points, title: str) -> None:
+    """Draw bits per character against the step, of the training and of the held-out text."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    steps, bits = training
+    axes.plot(steps, bits, color="tab:blue", alpha=0.25, linewidth=0.8)
+    axes.plot(steps, _smoothed(bits), color="tab:blue", label="training")
+    axes.plot(*held_out, "o-", color="tab:orange", markersize=4, label="held out")
+    axes.set(xlabel="step", ylabel="bits per character", title=title)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": SOFTWARE})
+
+
+def _smoothed(values: Sequence[float], weight: float = 0.05) -> list[float]:
+    """An exponential moving average that starts at the first value."""
+    smoothed: list[float] = []
+    for value in values:
+        last = smoothed[-1] if smoothed else value
+        smoothed.append(last + weight * (value - last))
+    return smoothed
