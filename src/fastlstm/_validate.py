@@ -61,7 +61,10 @@ def check_number(
         value, (int, float, np.integer, np.floating)
     ):
         raise TypeError(f"{name}: expected a number, got {_describe(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond all floats
+        number = math.inf if value > 0 else -math.inf
     in_range = least <= number <= most and above < number < below
     if not (math.isfinite(number) and in_range):
         bounds = [
@@ -69,7 +72,7 @@ def check_number(
             for sign, bound in ((">=", least), (">", above), ("<=", most), ("<", below))
             if math.isfinite(bound)
         ]
-        expected = " and ".join(["a finite number", *bounds])
+        expected = f"a finite number {' and '.join(bounds)}".rstrip()
         raise ValueError(f"{name}: expected {expected}, got {number}")
     return number
 
