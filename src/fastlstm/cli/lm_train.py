@@ -68,7 +68,7 @@ class Corpus:
     def fingerprint(self) -> dict[str, Any]:
         """What a checkpoint remembers of it."""
         text = self.training + self.held_out
-        return {"name": self.name, "characters": len(text), "crc32": zlib.crc32(text.encode())}
+        return {"characters": len(text), "crc32": zlib.crc32(text.encode())}
 
 
 @dataclass(frozen=True)
@@ -214,11 +214,10 @@ def _resumed_settings(path: Path, given: dict[str, Any], corpus: Corpus) -> Sett
                 "to go on, or start over with --restart"
             )
     mine = corpus.fingerprint()
-    if any(mine[key] != fingerprint.get(key) for key in ("characters", "crc32")):
+    if mine != fingerprint:
         raise CommandError(
-            f"--resume: the corpus {mine['name']} ({mine['characters']} characters) differs from "
-            f"the checkpoint's, {fingerprint.get('name')} ({fingerprint.get('characters')} "
-            "characters when training began)"
+            f"--resume: the corpus {corpus.name} ({mine['characters']} characters) differs from "
+            f"the checkpoint's ({fingerprint.get('characters')} characters)"
         )
     return settings
 
@@ -275,7 +274,10 @@ def _fit(
         settings={ABOUT: {"settings": asdict(settings), "corpus": corpus.fingerprint()}},
     )
     if options.resume:
-        trainer.resume(files.checkpoint)
+        try:
+            trainer.resume(files.checkpoint)
+        except ValueError as error:
+            raise CommandError(f"--resume: {error}") from None
     try:
         return trainer.fit(batches, steps=settings.steps)
     except KeyboardInterrupt:
@@ -330,7 +332,7 @@ def _report(
         training = (history.steps, [loss / math.log(2) for loss in history.losses])
         points = [*history.validations, (settings.steps, bits)]
         held_out = ([step for step, _ in points], [value for _, value in points])
-        title = f"{corpus.name}: {bits:.3f} bits per character held out"
+        title = f"{bits:.3f} bits per character on what was held out"
         _attempt(lambda path: plots.loss_curve(path, training, held_out, title), files.plot)
         _remark(f"its loss curve is in {files.plot}")
     print(f"held-out bits per character: {bits:.4f} ({len(corpus.held_out)} characters)")

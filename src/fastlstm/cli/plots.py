@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 
 # Written into every PNG of ours, so that a picture of somebody else's is never overwritten.
 SOFTWARE = "fastlstm loss curve"
@@ -32,9 +33,8 @@ def loss_curve(path: Path, training: Points, held_out: Points, title: str) -> No
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    steps, bits = training
-    axes.plot(steps, bits, color="tab:blue", alpha=0.25, linewidth=0.8)
-    axes.plot(steps, _smoothed(bits), color="tab:blue", label="training")
+    axes.plot(*training, color="tab:blue", alpha=0.25, linewidth=0.8)
+    axes.plot(*_block_means(training), color="tab:blue", label="training")
     axes.plot(*held_out, "o-", color="tab:orange", markersize=4, label="held out")
     axes.set(xlabel="step", ylabel="bits per character", title=title)
     axes.set_ylim(bottom=0)
@@ -43,10 +43,9 @@ def loss_curve(path: Path, training: Points, held_out: Points, title: str) -> No
     figure.savefig(path, format="png", dpi=120, metadata={"Software": SOFTWARE})
 
 
-def _smoothed(values: Sequence[float], weight: float = 0.05) -> list[float]:
-    """An exponential moving average that starts at the first value."""
-    smoothed: list[float] = []
-    for value in values:
-        last = smoothed[-1] if smoothed else value
-        smoothed.append(last + weight * (value - last))
-    return smoothed
+def _block_means(points: Points, blocks: int = 50) -> Points:
+    """Means over successive points, so that about `blocks` of them are left."""
+    size = max(1, len(points[0]) // blocks)
+    starts = range(0, len(points[0]) - size + 1, size)
+    x, y = ([fmean(values[start : start + size]) for start in starts] for values in points)
+    return x, y
