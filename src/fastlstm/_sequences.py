@@ -44,28 +44,22 @@ class Sequences:
         state = self.packing.unsort(state)
         return state if self.batched else state[:, 0]
 
-    def state_shape(self, runs: int, hidden_size: int) -> tuple[int, ...]:
-        """Shape of a state in the caller's layout."""
-        batch = (self.packing.batch,) if self.batched else ()
-        return (runs, *batch, hidden_size)
-
 
 def check_sequences(
     x: object, lengths: object, features: int, dtype: np.dtype[Any], *, batch_first: bool
 ) -> tuple[Array, Sequences]:
-    """Return x as packed rows (not always a copy), and the layout it came in."""
+    """Return x as it came, and its layout."""
     batched = getattr(x, "ndim", 3) != 2
     axes = ("B", "T") if batch_first else ("T", "B")
     expected: Shape = (*axes, features) if batched else ("T", features)
     array = check_array("x", x, dtype, expected)
     steps, batch, _ = _to_time_major(array, batched, batch_first).shape
-    check_extent("x, its rows T * B", steps, batch)
+    check_extent("x, its rows T * B", max(steps, 1), max(batch, 1))
     if lengths is not None:
         if not batched and isinstance(lengths, (int, np.integer)):
             lengths = np.array([lengths])
         lengths = check_lengths(lengths, batch, steps)
-    sequences = Sequences(Packing(steps, batch, lengths), batched, batch_first)
-    return sequences.pack(array), sequences
+    return array, Sequences(Packing(steps, batch, lengths), batched, batch_first)
 
 
 def check_state(
@@ -78,12 +72,14 @@ def check_state(
 
 
 def state_shape(
-    output_shape: Shape, runs: int, hidden_size: int, *, batch_first: bool
+    padded_shape: Shape, runs: int, hidden_size: int, *, batch_first: bool
 ) -> tuple[int, ...]:
-    """Shape of the state that belongs to an output of this shape, in the caller's layout."""
-    if len(output_shape) == 2:
+    """Shape of the states that belong to an x or an output of this shape, as the caller has it."""
+    if len(padded_shape) == 2:
         return (runs, hidden_size)
-    return (runs, int(output_shape[0 if batch_first else 1]), hidden_size)
+    batch = int(padded_shape[0 if batch_first else 1])
+    check_extent("x, its batch in the states", runs, batch, hidden_size)
+    return (runs, batch, hidden_size)
 
 
 def _to_time_major(array: Array, batched: bool, batch_first: bool) -> Array:

@@ -68,6 +68,7 @@ class Embedding(Layer):
         self.embedding_dim = check_size("embedding_dim", embedding_dim)
         self.dtype = check_dtype("dtype", dtype)
         shape = (self.num_embeddings, self.embedding_dim)
+        check_extent("num_embeddings * embedding_dim", *shape)
         weight = check_generator("rng", rng).standard_normal(shape).astype(self.dtype)
         self._parameters = Parameters({"weight": weight})
 
@@ -186,6 +187,7 @@ class Linear(Layer):
         self.in_features = check_size("in_features", in_features)
         self.out_features = check_size("out_features", out_features)
         self.dtype = check_dtype("dtype", dtype)
+        check_extent("in_features * out_features", self.in_features, self.out_features)
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
         if check_flag("bias", bias):
             shapes["bias"] = (self.out_features,)

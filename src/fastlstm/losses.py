@@ -151,7 +151,9 @@ def mean_squared_error(prediction: Array, target: Array) -> tuple[float, Array]:
     if prediction.size == 0:
         raise ValueError(f"prediction: expected one element at least, got {prediction.shape}")
     with np.errstate(all="ignore"):
-        difference = np.subtract(prediction, target, order="C")
+        # `out` makes it an array even without axes, and in C order.
+        difference = np.empty(prediction.shape, prediction.dtype)
+        np.subtract(prediction, target, out=difference)
         loss = float(np.square(difference, dtype=np.float64).mean())
         difference *= 2 / difference.size
     return loss, difference

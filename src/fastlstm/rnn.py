@@ -13,8 +13,10 @@ from fastlstm._random import uniform_arrays
 from fastlstm._sequences import Sequences, check_sequences, check_state, state_shape
 from fastlstm._validate import (
     Array,
+    Shape,
     check_array,
     check_dtype,
+    check_extent,
     check_flag,
     check_generator,
     check_size,
@@ -77,6 +79,8 @@ class RNN(Layer):
         self.batch_first = check_flag("batch_first", batch_first)
         self.dtype = check_dtype("dtype", dtype)
         hidden = self.hidden_size
+        check_extent("input_size", hidden, self.input_size)
+        check_extent("hidden_size", hidden, hidden)
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih_l0": (hidden, self.input_size),
             "weight_hh_l0": (hidden, hidden),
@@ -186,7 +190,7 @@ class RNN(Layer):
         check_tape(tape, self)
         if d_output is not None:
             d_output = check_array("d_output", d_output, self.dtype, tape.d_shape)
-        shape = state_shape(tape.d_shape, 1, self.hidden_size, batch_first=self.batch_first)
+        shape = self._state_shape(tape.d_shape)
         d_h = check_state("d_state", d_state, self.dtype, shape, required=False)
         sequences, rows, output, h_0 = tape.take(self._parameters.version)
         packing = sequences.packing
@@ -206,16 +210,19 @@ class RNN(Layer):
         d_x = sequences.unpack(matmul(d_sums, self._parameters["weight_ih_l0"]))
         return d_x, sequences.unpack_state(d_h), grads
 
+    def _state_shape(self, padded_shape: Shape) -> tuple[int, ...]:
+        return state_shape(padded_shape, 1, self.hidden_size, batch_first=self.batch_first)
+
     def _check_batch(
         self, x: object, state: object, lengths: object
     ) -> tuple[Array, Array, Sequences]:
         """Packed rows of x, a copy of the initial state (1, B, H), and the layout of the batch."""
-        rows, sequences = check_sequences(
+        padded, sequences = check_sequences(
             x, lengths, self.input_size, self.dtype, batch_first=self.batch_first
         )
-        shape = sequences.state_shape(1, self.hidden_size)
+        shape = self._state_shape(padded.shape)
         h = check_state("state", state, self.dtype, shape, required=False)
-        return rows, sequences.pack_state(h), sequences
+        return sequences.pack(padded), sequences.pack_state(h), sequences
 
     def _run(self, packing: Packing, rows: Array, h: Array) -> Array:
         """(rows, I) -> all h (rows, H); h (B, H) comes as the initial state, becomes the last."""
