@@ -465,8 +465,11 @@ def drawn_cases(draw_: st.DrawFn) -> Case:
     def values(shape: tuple[int, ...], scale: float = 1.0) -> Array:
         return (scale * normal(rng, shape, np.float32)).astype(np.float64)
 
-    scale = 1.2 / math.sqrt(case.hidden_size)
-    case.weights = {name: values(shape, scale) for name, shape in case.weight_shapes().items()}
+    # No gate is saturated, whatever the sizes: 1 - o would leave float32 few digits.
+    case.weights = {
+        name: values(shape, 1 / math.sqrt(shape[1]) if len(shape) == 2 else 0.5)
+        for name, shape in case.weight_shapes().items()
+    }
     case.x = values(case.sequence_shape(case.input_size))
     if draw_(flag):
         case.state = values(case.state_shape), values(case.state_shape)
@@ -501,11 +504,13 @@ def test_the_compiled_layer_computes_the_definition_in_float64(case: Case) -> No
 @settings(deadline=None, max_examples=150)
 @given(case=drawn_cases())
 def test_the_compiled_layer_computes_the_definition_in_float32(case: Case) -> None:
-    # One gradient in thousands is a small difference of large terms; float32 has rounded the terms
-    # (and the activations in them), so it cannot be exact to 1e-5 of the difference, here no more
-    # than in torch. Such a one has to be exact to a tenth of that, measured by its terms.
+    # One case in thousands has a gradient that is a small difference of large terms. float32 has
+    # rounded the terms, so it cannot be exact to 1e-5 of the difference, no more here than in torch.
+    # Such a gradient has to be exact to a twentieth of that, measured by its terms.
     actual = run_compiled(case, np.float32)
     for name, expected in run_reference(case).items():
-        if relative_error(actual[name], expected) > 1e-5:
+        if name in ("output", "h_n", "c_n"):
+            assert_close(actual[name], expected, 1e-5, f"{name} of {case.describe()}")
+        elif relative_error(actual[name], expected) > 1e-5:
             error = float(np.abs(actual[name] - expected).max())
-            assert error <= 1e-6 * sum_of_terms(case, name), f"{name} of {case.describe()}"
+            assert error <= 5e-7 * sum_of_terms(case, name), f"{name} of {case.describe()}"
