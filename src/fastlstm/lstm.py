@@ -115,7 +115,11 @@ class LSTM(Layer):
         self.dropout = check_number("dropout", dropout, least=0, most=1)
         self.bidirectional = check_flag("bidirectional", bidirectional)
         self.dtype = check_dtype("dtype", dtype)
-        check_extent("hidden_size", 4, self.hidden_size)
+        directions = 2 if self.bidirectional else 1
+        check_extent("input_size", 4 * self.hidden_size, self.input_size)
+        check_extent("hidden_size", 4 * self.hidden_size, directions * self.hidden_size)
+        widest = max(self.input_size, directions * self.hidden_size) + self.hidden_size
+        check_extent("num_layers", self.num_layers, directions * 4 * self.hidden_size, widest)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
                 "dropout acts between layers: with num_layers=1 it has no effect", stacklevel=2
@@ -166,7 +170,9 @@ class LSTM(Layer):
         ValueError
             If the shapes do not belong together.
         """
-        dtype = check_dtype("W_f", getattr(W_f, "dtype", None))
+        if not isinstance(W_f, np.ndarray):
+            raise TypeError(f"W_f: expected a numpy.ndarray, got a {type(W_f).__name__}")
+        dtype = check_dtype("W_f", W_f.dtype)
         hidden, width = check_array("W_f", W_f, dtype, ("H", "H + I")).shape
         if hidden == 0 or width <= hidden:
             raise ValueError(f"W_f: expected shape (H, H + I) with H, I >= 1, got {W_f.shape}")
@@ -347,7 +353,8 @@ class LSTM(Layer):
         expected: Shape = (*axes, self.input_size) if batched else ("T", self.input_size)
         x = self._to_time_major(check_array("x", x, self.dtype, expected), batched)
         steps, batch, _ = x.shape
-        check_extent("x, its rows T * B", steps, batch)
+        check_extent("x, its rows T * B", max(steps, 1), max(batch, 1))
+        check_extent("x, its batch in the states", batch, *self._state_shape(None))
         if lengths is not None:
             if not batched and isinstance(lengths, (int, np.integer)):
                 lengths = np.array([lengths])

@@ -94,7 +94,8 @@ class Packing:
         return np.append(np.arange(0, longest, stride), longest).astype(np.intp)
 
     def blocks(self, count: int) -> Array:
-        """Boundaries (count + 1,) of blocks of sequences with about the same number of rows."""
+        """Boundaries of at most `count` blocks of sequences with about the same number of rows."""
+        count = max(1, min(count, self.batch))
         if count == 1:
             return np.array([0, self.batch], np.intp)
         # The length of sequence b is the number of steps at which more than b are active.

@@ -33,7 +33,7 @@ class Parameters(Mapping[str, Array]):
     (array([1., 1.], dtype=float32), 2)
     """
 
-    __slots__ = ("_counters", "_owned", "_views")
+    __slots__ = ("_counters", "_owned")
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         owned = {name: np.array(array, order="C") for name, array in arrays.items()}
@@ -56,13 +56,11 @@ class Parameters(Mapping[str, Array]):
         return joined
 
     def __getstate__(self) -> tuple[dict[str, Array], tuple[list[int], ...]]:
-        # Views are left out: in a copy or a pickle they would come apart from what they show.
         return self._owned, self._counters
 
     def __setstate__(self, state: tuple[dict[str, Array], tuple[list[int], ...]]) -> None:
         self._owned, self._counters = state
         self._freeze()
-        self._views = {name: array.view() for name, array in self._owned.items()}
 
     @property
     def version(self) -> int:
@@ -70,13 +68,14 @@ class Parameters(Mapping[str, Array]):
         return sum(counter[0] for counter in self._counters)
 
     def __getitem__(self, name: str) -> Array:
-        return self._views[name]
+        # A fresh view each time: assigning to its shape or dtype changes that view alone.
+        return self._owned[name].view()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
+        return iter(self._owned)
 
     def __len__(self) -> int:
-        return len(self._views)
+        return len(self._owned)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in self.items())
@@ -152,10 +151,22 @@ class Parameters(Mapping[str, Array]):
 class Layer:
     """What every layer with weights has: `parameters`, `editing` and the two state_dict calls.
 
-    The weights can also be read as attributes: ``layer.weight``.
+    The weights can also be read as attributes: ``layer.weight``. What a constructor has set is
+    fixed: sizes that no longer belong to the weights would read outside of them.
     """
 
     _parameters: Parameters
+
+    def __setattr__(self, name: str, value: object) -> None:
+        parameters = self.__dict__.get("_parameters", ())
+        if name in parameters:
+            raise AttributeError(
+                f"{type(self).__name__}.{name}: weights change through load_state_dict, an "
+                "optimiser, or `with layer.editing() as parameters:`"
+            )
+        if "_parameters" in self.__dict__ and name in self.__dict__:
+            raise AttributeError(f"{type(self).__name__}.{name}: fixed at construction")
+        super().__setattr__(name, value)
 
     def parameters(self) -> Parameters:
         """The layer's named weights, read-only."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from fastlstm._validate import Shape
 
@@ -33,6 +33,9 @@ class Tape:
     def __repr__(self) -> str:
         state = "used" if self._saved is None else "unused"
         return f"<Tape of {type(self._owner).__name__}, output {self.d_shape}, {state}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a Tape serves one backward: it cannot be copied or pickled")
 
     def take(self, version: int) -> tuple[Any, ...]:
         """Return what was saved, once; `version` is the owner's parameters' one now.

@@ -22,6 +22,9 @@ from fastlstm._validate import check_size
 # benchmarks/against_torch.py measures what it is set by.
 LEAST_WORK = 4_000_000
 
+# More than this is refused: the system would run out of threads, and libgomp ends the process then.
+MOST_THREADS = 1024
+
 
 def available_cores() -> int:
     """Cores that this process may use: its affinity, within its cgroup's quota."""
@@ -42,7 +45,7 @@ def _threads_from_environment() -> int:
     for variable in ("FASTLSTM_NUM_THREADS", "OMP_NUM_THREADS"):
         # OMP_NUM_THREADS may list one number for each nesting level.
         text = os.environ.get(variable, "").split(",")[0].strip()
-        if text.isascii() and text.isdigit() and int(text) > 0:
+        if text.isascii() and text.isdigit() and 0 < int(text) <= MOST_THREADS:
             return int(text)
     return available_cores()
 
@@ -59,9 +62,17 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(num_threads: int) -> None:
-    """Set the most threads that a call may use, for the whole process."""
+    """Set the most threads that a call may use, for the whole process.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `num_threads` is no whole number from 1 to 1024.
+    """
     global _num_threads
-    _num_threads = check_size("num_threads", num_threads)
+    if check_size("num_threads", num_threads) > MOST_THREADS:
+        raise ValueError(f"num_threads: expected at most {MOST_THREADS}, got {num_threads}")
+    _num_threads = int(num_threads)
 
 
 def _is_numpys(library: str) -> bool:
