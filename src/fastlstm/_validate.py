@@ -62,7 +62,10 @@ def check_number(
     ):
         raise TypeError(f"{name}: expected a number, got {_describe(value)}")
     try:
+        try:
         number = float(value)
+    except OverflowError:  # an int beyond the floats
+        number = math.copysign(math.inf, value)
     except OverflowError:  # an int beyond all floats
         number = math.inf if value > 0 else -math.inf
     in_range = least <= number <= most and above < number < below
@@ -224,7 +227,9 @@ def compact(array: Array) -> Array:
 def _plain_array(name: str, value: object, what: str) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array {what}, got a masked array (fill it first)")
-    if not isinstance(value, np.ndarray) or isinstance(value, np.matrix):
+    if isinstance(value, np.matrix):
+        raise TypeError(f"{name}: expected a numpy.ndarray {what}, got a numpy.matrix")
+    if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a numpy.ndarray {what}, got {_describe(value)}")
     return np.asarray(value)
 
