@@ -62,10 +62,7 @@ def check_number(
     ):
         raise TypeError(f"{name}: expected a number, got {_describe(value)}")
     try:
-        try:
         number = float(value)
-    except OverflowError:  # an int beyond the floats
-        number = math.copysign(math.inf, value)
     except OverflowError:  # an int beyond all floats
         number = math.inf if value > 0 else -math.inf
     in_range = least <= number <= most and above < number < below
