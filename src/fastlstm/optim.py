@@ -260,6 +260,7 @@ class Adam(_Optimiser):
     """
 
     _moment_names = ("exp_avg", "exp_avg_sq")
+    _decoupled = False  # whether weight decay leaves the gradient, and so the moments, alone
 
     def __init__(
         self,
@@ -288,8 +289,11 @@ class Adam(_Optimiser):
     def _update(
         self, weight: Array, grad: Array, moments: Sequence[Array], scratch: Array, lr: float
     ) -> None:
-        change, other = scratch
-        grad = self._decay(weight, grad, other, lr)
+        decayed, change = scratch
+        if self.weight_decay and not self._decoupled:
+            np.multiply(weight, self.weight_decay, out=decayed)
+            decayed += grad
+            grad = decayed
         beta_1, beta_2 = self.betas
         exp_avg, exp_avg_sq = moments
         # Not exp_avg + (1 - β₁)(grad - exp_avg), which loses a small gradient beside a large mean.
@@ -306,16 +310,9 @@ class Adam(_Optimiser):
         change += self.eps
         np.divide(exp_avg, change, out=change)
         change *= lr / (1 - beta_1**self._step)
+        if self.weight_decay and self._decoupled:
+            weight *= 1 - lr * self.weight_decay
         weight -= change
-
-    def _decay(self, weight: Array, grad: Array, scratch: Array, lr: float) -> Array:
-        """Return the gradient with what weight decay adds to it."""
-        del lr  # the step multiplies by it
-        if not self.weight_decay:
-            return grad
-        np.multiply(weight, self.weight_decay, out=scratch)
-        scratch += grad
-        return scratch
 
 
 class AdamW(Adam):
@@ -340,6 +337,8 @@ class AdamW(Adam):
     array([0.95])
     """
 
+    _decoupled = True
+
     def __init__(
         self,
         parameters: Parameters,
@@ -350,12 +349,6 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(parameters, lr, betas=betas, eps=eps, weight_decay=weight_decay)
-
-    def _decay(self, weight: Array, grad: Array, scratch: Array, lr: float) -> Array:
-        del scratch
-        if self.weight_decay:
-            weight *= 1 - lr * self.weight_decay
-        return grad
 
 
 def clip_grad_norm(
