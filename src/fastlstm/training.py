@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -91,7 +91,8 @@ class Trainer:
         Steps from one validation to the next; by default one an epoch.
     patience : int, optional
         Stop after so many validations without a new lowest number. The weights of the lowest
-        one are put back when `fit` ends.
+        one are put back when `fit` ends; a checkpoint holds the last ones as well, so a run that
+        is to go on is best resumed from there.
     progress : bool
         Show a progress bar on stderr.
     describe : callable, optional
@@ -140,7 +141,7 @@ class Trainer:
         self._model = model
         self._parameters = model.parameters()
         self._optimiser = optimiser
-        self._schedule = schedule
+        self._schedule = _check_function("schedule", schedule)
         # Without a limit the norm is still taken: a gradient of NaN must never reach the weights.
         self._max_norm = (
             sys.float_info.max if max_norm is None else check_number("max_norm", max_norm, above=0)
@@ -152,22 +153,22 @@ class Trainer:
         self._seed = check_size("seed", seed, least=0)
         self._checkpoint = None if checkpoint is None else _check_target(checkpoint)
         self._checkpoint_every = _check_every("checkpoint_every", checkpoint_every, checkpoint)
-        self._validate_model = validate
+        self._validate_model = _check_function("validate", validate)
         self._validate_every = _check_every("validate_every", validate_every, validate)
         self._patience = _check_every("patience", patience, validate)
         self._tqdm = _import_tqdm() if check_flag("progress", progress) else None
-        self._describe = describe
+        self._describe = _check_function("describe", describe)
         self._unit = unit
         self._units_per_step = check_size("units_per_step", units_per_step)
-        self._on_step = on_step
-        self._settings = {
-            **storage.check_json("settings", settings or {}),
-            "trainer": {
-                "seed": self._seed,
-                "shuffle": self._shuffle,
-                "carry_state": self._carry_state,
-                "optimiser": type(optimiser).__name__,
-            },
+        self._on_step = _check_function("on_step", on_step)
+        self._settings = storage.check_json("settings", {} if settings is None else settings)
+        if "trainer" in self._settings:
+            raise ValueError("settings: the name 'trainer' is taken")
+        self._settings["trainer"] = {
+            "seed": self._seed,
+            "shuffle": self._shuffle,
+            "carry_state": self._carry_state,
+            "optimiser": type(optimiser).__name__,
         }
 
         self._run = Run(checkpoints.new_rng(self._seed))
@@ -305,6 +306,8 @@ class Trainer:
 
     def _check_total(self, batches: Sequence[Any], epochs: int | None, steps: int | None) -> int:
         """Return the number of steps at which the run ends."""
+        if not hasattr(batches, "__len__") or not hasattr(batches, "__getitem__"):
+            raise TypeError(f"batches: expected a sequence of batches, got {batches!r:.80}")
         run, count = self._run, len(batches)
         if count == 0:
             raise ValueError("batches: expected at least one batch, got none")
@@ -312,12 +315,12 @@ class Trainer:
             raise ValueError(f"batches: the run began with {run.batches} an epoch, got {count}")
         if epochs is None and steps is None:
             raise ValueError("epochs, steps: expected at least one of them, got neither")
-        run.batches = count
         limits = []
         if epochs is not None:
             limits.append(count * check_size("epochs", epochs, least=0))
         if steps is not None:
             limits.append(check_size("steps", steps, least=0))
+        run.batches = count
         return min(limits)
 
     # --- between steps ----------------------------------------------------------------------------
@@ -401,6 +404,14 @@ class Trainer:
 
 # --- arguments ------------------------------------------------------------------------------------
 
+Function = TypeVar("Function", bound=Callable[..., Any] | None)
+
+
+def _check_function(name: str, value: Function) -> Function:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: expected a function or None, got {value!r:.80}")
+    return value
+
 
 def _check_every(name: str, value: int | None, needs: object) -> int | None:
     if value is None:
@@ -416,6 +427,8 @@ _NEEDED = {"checkpoint_every": "checkpoint", "validate_every": "validate", "pati
 def _check_target(path: str | os.PathLike[str]) -> Path:
     """Return a path whose folder exists, before hours of training end at that."""
     storage.import_safetensors()
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"checkpoint: expected a path, got {path!r:.80}")
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"checkpoint: there is no folder {target.parent}")
