@@ -118,6 +118,12 @@ def test_the_vocabulary_is_that_of_the_training_part(desk: Desk) -> None:
     assert CharacterModel.load(desk.model).characters == "".join(sorted(set(TEXT)))
 
 
+def test_a_held_out_part_of_unknown_characters_is_no_obstacle(desk: Desk) -> None:
+    desk.corpus.write_text(TEXT + "合" * (len(TEXT) // 19), encoding="utf-8")
+    assert desk.train("--steps", 2) == 0
+    assert float(re.search(r"bits per character: ([\d.]+)", desk.out)[1]) > 20
+
+
 def test_train_learns(desk: Desk) -> None:
     assert desk.train("--steps", 250, "--lr", 0.02) == 0
     bits = float(re.search(r"bits per character: ([\d.]+)", desk.out)[1])

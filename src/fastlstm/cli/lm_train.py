@@ -37,7 +37,7 @@ MAX_NORM = 1.0  # of the gradients
 WARMUP = 100  # steps; fewer in a short run
 VALIDATIONS = 15  # in a whole run
 # What a validation reads while training goes on: a part of the held-out text, in parallel streams.
-VALIDATED, VALIDATION_STREAMS, VALIDATION_STEPS = 32_768, 16, 128
+VALIDATED, VALIDATION_STREAMS, VALIDATION_STEPS = 32_768, 16, 64
 ABOUT = "language model"  # where a checkpoint has what is ours
 SAMPLE_LENGTH, SAMPLE_TEMPERATURE = 400, 0.8
 
@@ -116,8 +116,6 @@ def _check_packages() -> None:
         import tqdm  # noqa: F401
     except ImportError as error:
         raise CommandError(f"training needs {error.name}: pip install 'fastlstm[train]'") from None
-    if not plots.can_plot():
-        _remark(plots.HOW_TO_GET)
 
 
 def _check_files(files: Files, options: argparse.Namespace) -> None:
@@ -288,6 +286,8 @@ def _fit(
             f"{settings.lr:g}",
             status=1,
         ) from None
+    except BrokenPipeError:  # stderr's reader has gone
+        raise
     except OSError as error:
         raise CommandError(f"{files.checkpoint}: {_reason(error)}", status=1) from None
 
@@ -298,10 +298,7 @@ def _validation(model: CharacterModel, text: str) -> Callable[[], float]:
     streams = max(1, min(VALIDATION_STREAMS, len(ids) // VALIDATION_STEPS))
     batches = StreamBatches(ids, streams, VALIDATION_STEPS)
 
-    def validate() -> float:
-        return model.loss(batches) / math.log(2)
-
-    return validate
+    return lambda: model.bits_per_character_of(batches)
 
 
 def _bits(loss: float) -> dict[str, str]:
@@ -335,6 +332,8 @@ def _report(
         title = f"{bits:.3f} bits per character on what was held out"
         _attempt(lambda path: plots.loss_curve(path, training, held_out, title), files.plot)
         _remark(f"its loss curve is in {files.plot}")
+    else:
+        _remark(plots.HOW_TO_GET)
     print(f"held-out bits per character: {bits:.4f} ({len(corpus.held_out)} characters)")
     print("\na sample:\n")
     sys.stdout.flush()
