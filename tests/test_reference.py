@@ -505,7 +505,7 @@ def test_the_compiled_layer_computes_the_definition_in_float64(case: Case) -> No
 @given(case=drawn_cases())
 def test_the_compiled_layer_computes_the_definition_in_float32(case: Case) -> None:
     # One case in thousands has a gradient that is a small difference of large terms. float32 has
-    # rounded the terms, so it cannot be exact to 1e-5 of the difference, no more here than in torch.
+    # rounded the terms, so it cannot be exact to 1e-5 of the difference; torch is not either.
     # Such a gradient has to be exact to a twentieth of that, measured by its terms.
     actual = run_compiled(case, np.float32)
     for name, expected in run_reference(case).items():
