@@ -1,0 +1,416 @@
+"""Threads: how many, whose BLAS pool, many Python threads on one model, and what the GIL does."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastlstm import LSTM, _core, get_num_threads, set_num_threads
+from fastlstm.threads import (
+    LEAST_WORK,
+    _blas_hold,
+    available_cores,
+    blas_libraries,
+    team,
+)
+from tests.processes import run_python
+from tests.support import Array, assert_close, assert_same_bits, normal, tolerance_of
+
+Results = dict[str, Array]
+
+
+@pytest.fixture
+def pool() -> Iterator[Any]:
+    """SciPy's BLAS pool, set to two threads for the test."""
+    pools = _blas_hold._find_pools()
+    if not pools:
+        pytest.skip("threadpoolctl does not know this BLAS")
+    before = pools[0].get_num_threads()
+    pools[0].set_num_threads(2)
+    yield pools[0]
+    pools[0].set_num_threads(before)
+
+
+def busy_layer(dtype: Any = np.float32) -> LSTM:
+    return LSTM(24, 32, 2, bidirectional=True, dtype=dtype, rng=0)
+
+
+def busy_input(dtype: Any = np.float32, *, seed: int = 0) -> Array:
+    """So much work that threads pay: some 20 times LEAST_WORK in each layer and direction."""
+    return normal(np.random.default_rng(seed), (60, 40, 24), dtype)
+
+
+def step_of(lstm: LSTM, x: Array, lengths: Array | None = None) -> Results:
+    output, state, tape = lstm.forward(x, lengths=lengths)
+    d_x, d_state, grads = lstm.backward(tape, output, state)
+    results = {"output": output, "h_n": state[0], "c_n": state[1], "d_x": d_x}
+    return results | {"d_h_0": d_state[0], "d_c_0": d_state[1]} | grads
+
+
+def assert_same_results(actual: Results, expected: Results) -> None:
+    assert list(actual) == list(expected)
+    for name, array in actual.items():
+        assert_same_bits(array, expected[name], name)
+
+
+def test_the_busy_input_is_busy() -> None:
+    assert 4 * LEAST_WORK < 8 * 60 * 40 * 32 * (24 + 32)
+    with team(4 * LEAST_WORK) as threads:
+        alone = not _core.OPENMP or not _blas_hold.possible
+        assert threads == (1 if alone else get_num_threads())
+
+
+# --- how many ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, np.int64(3), np.uint8(5)])
+def test_the_number_of_threads_is_what_was_set(number: int) -> None:
+    set_num_threads(number)
+    assert (get_num_threads(), type(get_num_threads())) == (int(number), int)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (0, ValueError), (-1, ValueError), (2**31, ValueError), (2**63, ValueError),
+        (10**6, ValueError), (True, TypeError), (1.0, TypeError), ("2", TypeError),
+        (None, TypeError), ([2], TypeError), (float("nan"), TypeError),
+    ],
+)  # fmt: skip
+def test_a_bad_number_of_threads_changes_nothing(number: Any, error: type[Exception]) -> None:
+    set_num_threads(3)
+    with pytest.raises(error, match=r"^num_threads: expected"):
+        set_num_threads(number)
+    assert get_num_threads() == 3
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, available_cores()),
+        ({"FASTLSTM_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "4"}, 4),
+        ({"FASTLSTM_NUM_THREADS": "3", "OMP_NUM_THREADS": "4"}, 3),
+        ({"OMP_NUM_THREADS": " 5 , 2"}, 5),
+        ({"FASTLSTM_NUM_THREADS": "many", "OMP_NUM_THREADS": "4"}, 4),
+        ({"FASTLSTM_NUM_THREADS": "0", "OMP_NUM_THREADS": "-4"}, available_cores()),
+        ({"FASTLSTM_NUM_THREADS": "2.5", "OMP_NUM_THREADS": "٣"}, available_cores()),
+        ({"FASTLSTM_NUM_THREADS": "100000000000"}, available_cores()),
+    ],
+    ids=lambda value: str(value),
+)
+def test_the_environment_sets_the_number_at_import(
+    environment: dict[str, str], expected: int
+) -> None:
+    code = "import fastlstm; print(fastlstm.get_num_threads())"
+    assert int(run_python("-c", code, environment=environment)) == expected
+
+
+def test_cores_are_those_of_the_affinity() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);"
+        "import fastlstm; print(fastlstm.get_num_threads())"
+    )
+    if not hasattr(__import__("os"), "sched_setaffinity"):
+        pytest.skip("no affinity on this system")
+    assert int(run_python("-c", code)) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("threads", [2, 3, 8, 64])
+def test_any_number_of_threads_computes_the_same(threads: int, lengths: bool, dtype: type) -> None:
+    lstm, x = busy_layer(dtype), busy_input(dtype)
+    ends = np.random.default_rng(1).integers(0, 61, 40) if lengths else None
+    set_num_threads(1)
+    expected = step_of(lstm, x, ends)
+    set_num_threads(threads)
+    for name, array in step_of(lstm, x, ends).items():
+        assert_close(array, expected[name], tolerance_of(dtype), name)
+
+
+def test_one_number_of_threads_gives_the_same_bits_each_time() -> None:
+    lstm, x = busy_layer(), busy_input()
+    set_num_threads(2)
+    expected = step_of(lstm, x)
+    for _ in range(5):
+        assert_same_results(step_of(lstm, x), expected)
+
+
+def test_more_threads_than_sequences_are_no_harm() -> None:
+    lstm = LSTM(64, 64, rng=0)
+    x = normal(np.random.default_rng(0), (200, 1, 64), np.float32)
+    set_num_threads(1)
+    expected = step_of(lstm, x)
+    set_num_threads(16)
+    for name, array in step_of(lstm, x).items():
+        assert_close(array, expected[name], tolerance_of(np.float32), name)
+
+
+# --- many Python threads -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _quick_switches() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_quick_switches")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_eight_python_threads_on_one_model_get_the_bits_of_one(threads: int) -> None:
+    set_num_threads(threads)
+    lstm = busy_layer()
+    xs = [busy_input(seed=seed) for seed in range(4)]
+    lengths = [None, None, np.arange(40), np.full(40, 7)]
+    expected = [step_of(lstm, x, ends) for x, ends in zip(xs, lengths, strict=True)]
+    together = threading.Barrier(8)
+
+    def work(worker: int) -> None:
+        together.wait()
+        for turn in range(4):
+            k = (worker + turn) % 4
+            assert_same_results(step_of(lstm, xs[k], lengths[k]), expected[k])
+            assert_same_bits(lstm(xs[k], lengths=lengths[k])[0], expected[k]["output"])
+
+    with ThreadPoolExecutor(8) as workers:
+        for future in [workers.submit(work, worker) for worker in range(8)]:
+            future.result()
+
+
+@pytest.mark.usefixtures("_quick_switches")
+def test_of_many_threads_that_share_a_tape_exactly_one_gets_the_gradients() -> None:
+    lstm = LSTM(3, 4, rng=0)
+    for _ in range(30):
+        output, _, tape = lstm.forward(np.ones((5, 2, 3), np.float32))
+        together = threading.Barrier(4)
+
+        def attempt(
+            tape: Any = tape, output: Array = output, together: threading.Barrier = together
+        ) -> bool:
+            together.wait()
+            try:
+                lstm.backward(tape, output)
+            except RuntimeError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(4) as workers:
+            outcomes = [future.result() for future in [workers.submit(attempt) for _ in range(4)]]
+        assert sum(outcomes) == 1
+
+
+def longest_silence(call: Callable[[], Any]) -> tuple[float, float]:
+    """Run `call` beside a Python thread that ticks; the call's seconds, and the longest without."""
+    ticks, stop, started = [], threading.Event(), threading.Event()
+
+    def tick() -> None:
+        started.set()
+        while not stop.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.0005)
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    started.wait()
+    begin = time.perf_counter()
+    call()
+    end = time.perf_counter()
+    stop.set()
+    ticker.join()
+    heard = [begin, *(moment for moment in ticks if begin < moment < end), end]
+    return end - begin, float(np.diff(heard).max())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("way", ["infer", "forward", "backward"])
+def test_the_gil_is_released_during_a_long_call(way: str, threads: int) -> None:
+    """If the core held it, another thread would be silent for most of the call.
+
+    A busy machine can silence a thread too, so the best of some attempts counts.
+    """
+    set_num_threads(threads)
+    lstm = LSTM(1, 160, rng=0)  # the recurrence is nearly all of the work
+    x = np.ones((500, 8, 1), np.float32)
+    output, _ = lstm(x)
+
+    def run() -> tuple[float, float]:
+        if way == "infer":
+            return longest_silence(lambda: lstm(x))
+        if way == "forward":
+            return longest_silence(lambda: lstm.forward(x))
+        _, _, tape = lstm.forward(x)
+        return longest_silence(lambda: lstm.backward(tape, output))
+
+    seconds, _ = run()
+    x = np.repeat(x, max(1, round(0.15 / seconds)), axis=0)  # at least 150 ms
+    output, _ = lstm(x)
+    shares = []
+    for _ in range(8):
+        seconds, silence = run()
+        shares.append(silence / seconds)
+        if shares[-1] < 0.25:
+            return
+    raise AssertionError(f"silent for these shares of the call: {shares}")
+
+
+# --- SciPy's BLAS pool ---------------------------------------------------------------------------
+
+
+def test_blas_is_held_at_one_thread_during_a_region_and_restored(pool: Any) -> None:
+    with team(1e12):
+        assert pool.get_num_threads() == 1
+    assert pool.get_num_threads() == 2
+
+
+def test_blas_is_restored_after_the_last_of_overlapping_calls(pool: Any) -> None:
+    first, second, third = team(1e12), team(1.0), team(1e12)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert pool.get_num_threads() == 1
+    third.__enter__()
+    second.__exit__(None, None, None)
+    assert pool.get_num_threads() == 1
+    third.__exit__(None, None, None)
+    assert pool.get_num_threads() == 2
+
+
+def test_blas_is_restored_after_an_exception(pool: Any) -> None:
+    def fail() -> None:
+        with team(1e12):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert pool.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "matmul"])
+def test_blas_is_restored_when_the_core_fails(
+    name: str, pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def fail(*_: Any) -> None:
+        seen.append(pool.get_num_threads())
+        raise MemoryError
+
+    lstm, x = busy_layer(), busy_input()
+    expected = step_of(lstm, x)
+    with monkeypatch.context() as patched:
+        patched.setattr(_core, name, fail)
+        with pytest.raises(MemoryError):
+            step_of(lstm, x)
+    assert seen == [1]
+    assert pool.get_num_threads() == 2
+    assert_same_results(step_of(lstm, x), expected)
+
+
+def test_blas_is_restored_after_calls_large_and_small(pool: Any) -> None:
+    step_of(busy_layer(), busy_input())
+    assert pool.get_num_threads() == 2
+    step_of(LSTM(3, 4, rng=0), np.ones((5, 2, 3), np.float32))
+    assert pool.get_num_threads() == 2
+    with pytest.raises(ValueError, match=r"^x: expected shape"):
+        LSTM(3, 4, rng=0)(np.ones((5, 2, 9), np.float32))
+    assert pool.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("_quick_switches")
+def test_blas_is_restored_after_many_threads_that_overlap(pool: Any) -> None:
+    lstm, x = LSTM(16, 24, rng=0), normal(np.random.default_rng(0), (10, 20, 16), np.float32)
+    held = []
+
+    def work() -> None:
+        for _ in range(50):
+            step_of(lstm, x)
+            with team(1.0):
+                held.append(pool.get_num_threads())
+
+    with ThreadPoolExecutor(8) as workers:
+        for future in [workers.submit(work) for _ in range(8)]:
+            future.result()
+    assert set(held) == {1}
+    assert pool.get_num_threads() == 2
+
+
+def test_the_blas_that_scipy_calls_is_named() -> None:
+    assert blas_libraries()
+
+
+STEP = """
+import sys
+import numpy as np
+from fastlstm import LSTM
+from fastlstm.threads import _blas_hold
+lstm = LSTM(24, 32, 2, bidirectional=True, dtype=np.float64, rng=0)
+x = np.random.default_rng(0).standard_normal((60, 40, 24))
+before = [pool.get_num_threads() for pool in _blas_hold._find_pools()]
+output, state, tape = lstm.forward(x)
+d_x, d_state, grads = lstm.backward(tape, output, state)
+assert before == [pool.get_num_threads() for pool in _blas_hold._find_pools()]
+np.savez(sys.argv[1], output=output, h_n=state[0], c_n=state[1], d_x=d_x, d_h_0=d_state[0],
+         d_c_0=d_state[1], **grads)
+"""
+
+
+@pytest.mark.parametrize("openblas", [None, "1", "8"])
+def test_results_do_not_depend_on_the_threads_of_openblas(
+    openblas: str | None, tmp_path: Any
+) -> None:
+    path = tmp_path / "results.npz"
+    environment = {} if openblas is None else {"OPENBLAS_NUM_THREADS": openblas}
+    run_python("-c", STEP, str(path), environment=environment)
+    expected = step_of(busy_layer(np.float64), busy_input(np.float64))
+    with np.load(path) as results:
+        assert set(results) == set(expected)
+        for name, array in expected.items():
+            assert_close(results[name], array, 1e-12, name)
+
+
+# --- the floating-point mode ---------------------------------------------------------------------
+
+
+def subnormals_work() -> bool:
+    """Whether numbers below the normal range are kept, as results and as operands."""
+    small, large = np.full(33, 1e-30, np.float32), np.full(33, 1e10, np.float32)
+    made = small * np.float32(1e-10)
+    used = made * large
+    wide = np.full(33, 1e-300) * 1e-20
+    return bool(made.all() and used.all() and wide.all()) and 2.0**-1030 * 1.0 != 0.0
+
+
+def test_subnormal_arithmetic_works_after_import_in_a_fresh_process() -> None:
+    code = (
+        "import numpy as np, threading; import fastlstm; from tests.test_threads import "
+        "subnormals_work as works; seen = [works()];"
+        "thread = threading.Thread(target=lambda: seen.append(works()));"
+        "thread.start(); thread.join(); print(seen)"
+    )
+    assert run_python("-W", "ignore", "-c", code).strip() == "[True, True]"
+
+
+def test_subnormal_arithmetic_works_after_a_run_in_every_thread() -> None:
+    set_num_threads(2)
+    lstm, x = busy_layer(), busy_input()
+
+    def run() -> tuple[bool, bool]:
+        step_of(lstm, x)
+        with ThreadPoolExecutor(1) as started_later:
+            return subnormals_work(), started_later.submit(subnormals_work).result()
+
+    assert run() == (True, True)
+    with ThreadPoolExecutor(4) as workers:
+        outcomes = [future.result() for future in [workers.submit(run) for _ in range(4)]]
+    assert outcomes == [(True, True)] * 4
+    assert float(np.finfo(np.float32).smallest_subnormal) > 0
