@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastlstm._random import uniform_arrays
+from fastlstm._sequences import Sequences, check_sequences, check_state, state_shape
 from fastlstm._stack import Stack
 from fastlstm._validate import (
     Array,
@@ -19,12 +20,11 @@ from fastlstm._validate import (
     check_extent,
     check_flag,
     check_generator,
-    check_lengths,
+    check_given_generator,
     check_number,
     check_pair,
     check_size,
 )
-from fastlstm.packing import Packing
 from fastlstm.parameters import Layer, Parameters
 from fastlstm.tape import Tape, check_tape
 
@@ -35,8 +35,7 @@ State = tuple[Array, Array]
 class _Batch:
     """A checked batch in packed form."""
 
-    packing: Packing
-    batched: bool  # False: x came without its batch axis
+    sequences: Sequences
     x: Array  # (rows, I)
     h: Array  # (layers * directions, B, H) initial state, in packed order; a copy
     c: Array
@@ -235,10 +234,10 @@ class LSTM(Layer):
         """
         batch = self._check_batch(x, state, lengths)
         output, _ = self._stack.forward(
-            self._parameters, batch.packing, batch.x, batch.h, batch.c,
+            self._parameters, batch.sequences.packing, batch.x, batch.h, batch.c,
             zero_state=batch.zero_state, keep=False,
         )  # fmt: skip
-        return self._unpack_output(batch, output), self._unpack_state(batch)
+        return batch.sequences.unpack(output), _unpack_states(batch.sequences, batch.h, batch.c)
 
     def forward(
         self,
@@ -264,21 +263,17 @@ class LSTM(Layer):
         tape : Tape
             For one `backward`. Holds copies: what was handed in and out may be changed.
         """
-        if rng is not None and not isinstance(rng, np.random.Generator):
-            raise TypeError(
-                f"rng: expected a numpy.random.Generator or None, got a {type(rng).__name__}"
-            )
+        rng = check_given_generator("rng", rng)
         batch = self._check_batch(x, state, lengths)
         if np.may_share_memory(batch.x, x):
             batch.x = batch.x.copy()
         output, layers = self._stack.forward(
-            self._parameters, batch.packing, batch.x, batch.h, batch.c,
+            self._parameters, batch.sequences.packing, batch.x, batch.h, batch.c,
             zero_state=batch.zero_state, keep=True, dropout=self.dropout, rng=rng,
         )  # fmt: skip
-        unpacked = self._unpack_output(batch, output.copy())
-        saved = (batch.packing, batch.batched, layers)
-        tape = Tape(self, self._parameters.version, saved, unpacked.shape)
-        return unpacked, self._unpack_state(batch), tape
+        unpacked = batch.sequences.unpack(output.copy())
+        tape = Tape(self, self._parameters.version, (batch.sequences, layers), unpacked.shape)
+        return unpacked, _unpack_states(batch.sequences, batch.h, batch.c), tape
 
     def backward(
         self,
@@ -320,86 +315,41 @@ class LSTM(Layer):
         if d_output is not None:
             check_array("d_output", d_output, self.dtype, tape.d_shape)
         d_h_n, d_c_n = (None, None) if d_state is None else check_pair("d_state", d_state)
-        state_shape = self._state_shape_of_output(tape.d_shape)
-        d_h = self._check_state("d_state[0]", d_h_n, state_shape)
-        d_c = self._check_state("d_state[1]", d_c_n, state_shape)
+        shape = self._state_shape(tape.d_shape)
+        d_h = check_state("d_state[0]", d_h_n, self.dtype, shape, required=False)
+        d_c = check_state("d_state[1]", d_c_n, self.dtype, shape, required=False)
 
-        packing, batched, layers = tape.take(self._parameters.version)
+        sequences, layers = tape.take(self._parameters.version)
         if d_output is None:
-            d_rows = np.zeros((packing.rows, self._stack.width), self.dtype)
+            d_rows = np.zeros((sequences.packing.rows, self._stack.width), self.dtype)
         else:
-            d_rows = packing.pack(self._to_time_major(d_output, batched))
-        d_h, d_c = packing.sort(d_h), packing.sort(d_c)
-        d_rows, grads = self._stack.backward(self._parameters, packing, layers, d_rows, d_h, d_c)
-        d_x = self._from_time_major(packing.unpack(d_rows), batched)
-        return d_x, self._restore_state(packing, batched, d_h, d_c), grads
+            d_rows = sequences.pack(d_output)
+        d_h, d_c = sequences.pack_state(d_h), sequences.pack_state(d_c)
+        d_rows, grads = self._stack.backward(
+            self._parameters, sequences.packing, layers, d_rows, d_h, d_c
+        )
+        return sequences.unpack(d_rows), _unpack_states(sequences, d_h, d_c), grads
 
-    # --- shapes -----------------------------------------------------------------------------------
-
-    def _state_shape(self, batch: int | None) -> tuple[int, ...]:
+    def _state_shape(self, padded_shape: Shape) -> tuple[int, ...]:
         runs = self.num_layers * self._stack.directions
-        return (runs, self.hidden_size) if batch is None else (runs, batch, self.hidden_size)
+        return state_shape(padded_shape, runs, self.hidden_size, batch_first=self.batch_first)
 
-    def _state_shape_of_output(self, shape: Shape) -> tuple[int, ...]:
-        if len(shape) == 2:
-            return self._state_shape(None)
-        return self._state_shape(int(shape[0 if self.batch_first else 1]))
-
-    # --- in and out of packed form ----------------------------------------------------------------
-
-    def _check_batch(self, x: Array, state: State | None, lengths: Array | int | None) -> _Batch:
-        batched = getattr(x, "ndim", 3) != 2
-        axes = ("B", "T") if self.batch_first else ("T", "B")
-        expected: Shape = (*axes, self.input_size) if batched else ("T", self.input_size)
-        x = self._to_time_major(check_array("x", x, self.dtype, expected), batched)
-        steps, batch, _ = x.shape
-        check_extent("x, its rows T * B", max(steps, 1), max(batch, 1))
-        check_extent("x, its batch in the states", batch, *self._state_shape(None))
-        if lengths is not None:
-            if not batched and isinstance(lengths, (int, np.integer)):
-                lengths = np.array([lengths])
-            lengths = check_lengths(lengths, batch, steps)
-        state_shape = self._state_shape(batch if batched else None)
-        h_0, c_0 = (None, None) if state is None else check_pair("state", state)
-        h = self._check_state("state[0] (h_0)", h_0, state_shape, required=state is not None)
-        c = self._check_state("state[1] (c_0)", c_0, state_shape, required=state is not None)
-        packing = Packing(steps, batch, lengths)
+    def _check_batch(self, x: object, state: object, lengths: object) -> _Batch:
+        padded, sequences = check_sequences(
+            x, lengths, self.input_size, self.dtype, batch_first=self.batch_first
+        )
+        shape, given = self._state_shape(padded.shape), state is not None
+        h_0, c_0 = check_pair("state", state) if given else (None, None)
+        h = check_state("state[0] (h_0)", h_0, self.dtype, shape, required=given)
+        c = check_state("state[1] (c_0)", c_0, self.dtype, shape, required=given)
         return _Batch(
-            packing=packing,
-            batched=batched,
-            x=packing.pack(x),
-            h=packing.sort(h),
-            c=packing.sort(c),
-            zero_state=state is None,
+            sequences=sequences,
+            x=sequences.pack(padded),
+            h=sequences.pack_state(h),
+            c=sequences.pack_state(c),
+            zero_state=not given,
         )
 
-    def _check_state(
-        self, name: str, value: object, shape: tuple[int, ...], *, required: bool = False
-    ) -> Array:
-        """Return a state, or a state's gradient, as (layers · directions, B, H)."""
-        if value is None and not required:
-            array = np.zeros(shape, self.dtype)
-        else:
-            array = check_array(name, value, self.dtype, shape)
-        return array if array.ndim == 3 else array[:, np.newaxis]
 
-    def _to_time_major(self, array: Array, batched: bool) -> Array:
-        if not batched:
-            return array[:, np.newaxis]
-        return array.swapaxes(0, 1) if self.batch_first else array
-
-    def _from_time_major(self, array: Array, batched: bool) -> Array:
-        if not batched:
-            return array[:, 0]
-        return array.swapaxes(0, 1) if self.batch_first else array
-
-    def _unpack_output(self, batch: _Batch, output: Array) -> Array:
-        return self._from_time_major(batch.packing.unpack(output), batch.batched)
-
-    def _unpack_state(self, batch: _Batch) -> State:
-        return self._restore_state(batch.packing, batch.batched, batch.h, batch.c)
-
-    @staticmethod
-    def _restore_state(packing: Packing, batched: bool, h: Array, c: Array) -> State:
-        h, c = packing.unsort(h), packing.unsort(c)
-        return (h, c) if batched else (h[:, 0], c[:, 0])
+def _unpack_states(sequences: Sequences, h: Array, c: Array) -> State:
+    return sequences.unpack_state(h), sequences.unpack_state(c)
