@@ -22,8 +22,8 @@ Shape = tuple[int | str, ...]
 LARGEST_EXTENT = 2**31 - 2
 
 
-def check_size(name: str, value: object, *, least: int = 1) -> int:
-    """Return a whole number of at least `least` that a BLAS integer can hold."""
+def check_size(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
+    """Return a whole number from `least` to `most`, by default what a BLAS integer can hold."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
     try:
@@ -32,7 +32,11 @@ def check_size(name: str, value: object, *, least: int = 1) -> int:
         raise TypeError(f"{name}: expected a whole number, got {_describe(value)}") from None
     if size < least:
         raise ValueError(f"{name}: expected a whole number >= {least}, got {size}")
-    return check_extent(name, size)
+    if most is None:
+        return check_extent(name, size)
+    if size > most:
+        raise ValueError(f"{name}: expected a whole number <= {most}, got {size}")
+    return size
 
 
 def check_extent(name: str, *factors: int) -> int:

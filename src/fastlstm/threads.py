@@ -70,9 +70,7 @@ def set_num_threads(num_threads: int) -> None:
         If `num_threads` is no whole number from 1 to 1024.
     """
     global _num_threads
-    if check_size("num_threads", num_threads) > MOST_THREADS:
-        raise ValueError(f"num_threads: expected at most {MOST_THREADS}, got {num_threads}")
-    _num_threads = int(num_threads)
+    _num_threads = check_size("num_threads", num_threads, most=MOST_THREADS)
 
 
 def _is_numpys(library: str) -> bool:
@@ -124,7 +122,9 @@ class _BlasHold:
     def _set(self, counts: list[int]) -> None:
         for pool, count in zip(self._find_pools(), counts, strict=True):
             if pool.get_num_threads() != count:
+                _release(pool)
                 pool.set_num_threads(count)
+                _release(pool)
 
     def restart_after_fork(self) -> None:
         """Forget holders that exist only in the parent; its lock may have been taken, too."""
@@ -132,6 +132,17 @@ class _BlasHold:
         if self._holders:
             self._holders = 0
             self._set(self._before)
+
+
+def _release(pool: Any) -> None:
+    """Let any thread set the pool's size.
+
+    threadpoolctl >= 3.7 gives OpenBLAS to the first Python thread that sets its size and quietly
+    ignores all others, against threads that undo each other's limits. Our lock and count see to
+    that. Released afterwards too, for whoever uses threadpoolctl beside us.
+    """
+    if hasattr(pool, "clear_controlling_thread"):
+        pool.clear_controlling_thread(force=True)
 
 
 _blas_hold = _BlasHold()
