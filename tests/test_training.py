@@ -339,6 +339,7 @@ def test_the_bar_is_closed_when_training_fails(capsys: pytest.CaptureFixture[str
         ({"shuffle": True, "carry_state": True}, ValueError, "shuffle: .* must stay in"),
         ({"seed": -1}, ValueError, "seed: expected a whole number >= 0, got -1"),
         ({"seed": 1.5}, TypeError, "seed: expected a whole number, got 1.5"),
+        ({"seed": True}, TypeError, "seed: expected a whole number, got True"),
         ({"checkpoint": 3}, TypeError, "checkpoint: expected a path, got 3"),
         ({"checkpoint": "nowhere/file"}, FileNotFoundError, "checkpoint: there is no folder"),
         ({"checkpoint_every": 2}, ValueError, "checkpoint_every: .* without checkpoint"),

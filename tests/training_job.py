@@ -8,6 +8,7 @@ prints after each kill which step the checkpoint holds and a hash of all that is
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import random
@@ -26,10 +27,11 @@ from fastlstm.lstm import LSTM
 from fastlstm.optim import SGD, Adam, AdamW
 from fastlstm.parameters import Parameters
 from fastlstm.schedules import cosine
-from fastlstm.training import Trainer
-from tests.support import Array, State
+from fastlstm.training import History, Trainer
+from tests.support import Array, State, assert_same_bits
 
 SYMBOLS, BATCH, WINDOW = 7, 3, 5
+STEPS = 200  # of a whole run
 Batch = tuple[Array, Array]
 
 
@@ -88,6 +90,25 @@ def build(variant: str, **options: Any) -> tuple[Network, Trainer]:
         optimiser = SGD(parameters, 0.5, momentum=0.9, nesterov=True)
         options |= {"validate": lambda: network.loss(held_out), "validate_every": 9, "patience": 15}
     return network, Trainer(network, optimiser, seed=5, progress=False, **options)
+
+
+@functools.cache
+def uninterrupted(variant: str, steps: int = STEPS) -> tuple[dict[str, Array], History]:
+    network, trainer = build(variant)
+    history = trainer.fit(batches(), steps=steps)
+    return network.parameters().state_dict(), history
+
+
+def resumed(variant: str, path: Path, steps: int = STEPS) -> tuple[Network, History]:
+    network, trainer = build(variant)
+    trainer.resume(path)
+    return network, trainer.fit(batches(), steps=steps)
+
+
+def assert_same_weights(actual: Any, expected: dict[str, Array]) -> None:
+    assert set(actual) == set(expected)
+    for name, array in expected.items():
+        assert_same_bits(actual[name], array, name)
 
 
 def fingerprint(checkpoint: checkpoints.Checkpoint) -> str:

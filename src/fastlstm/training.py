@@ -150,7 +150,7 @@ class Trainer:
         self._shuffle = check_flag("shuffle", shuffle)
         if shuffle and carry_state:
             raise ValueError("shuffle: batches whose state is carried on must stay in their order")
-        self._seed = check_size("seed", seed, least=0)
+        self._seed = _check_seed(seed)
         self._checkpoint = None if checkpoint is None else _check_target(checkpoint)
         self._checkpoint_every = _check_every("checkpoint_every", checkpoint_every, checkpoint)
         self._validate_model = _check_function("validate", validate)
@@ -169,6 +169,7 @@ class Trainer:
             "shuffle": self._shuffle,
             "carry_state": self._carry_state,
             "optimiser": type(optimiser).__name__,
+            "keeps the best": patience is not None,
         }
 
         self._run = Run(checkpoints.new_rng(self._seed))
@@ -205,7 +206,8 @@ class Trainer:
         ------
         KeyboardInterrupt
             After Ctrl-C, once the step under way is done and a checkpoint saved (a validation
-            is cut short instead, and done again after `resume`). A second Ctrl-C raises at once.
+            is cut short instead, and done again after `resume`). A second Ctrl-C raises at once,
+            wherever that is; then go on from the last checkpoint.
         FloatingPointError
             If a loss, a gradient's norm or a validation is not finite. The weights are those
             before the step.
@@ -255,6 +257,8 @@ class Trainer:
             raise ValueError(f"{path}: the run was begun with other settings: {differing[0]}")
         before = self._parameters.state_dict()
         try:
+            if loaded.run.best_parameters:  # tried on, for they will be put back at the end
+                self._parameters.load_state_dict(loaded.run.best_parameters)
             self._parameters.load_state_dict(loaded.parameters)
             self._optimiser.load_state_dict(loaded.optimiser)
         except (TypeError, ValueError) as error:
@@ -411,6 +415,14 @@ def _check_function(name: str, value: Function) -> Function:
     if value is not None and not callable(value):
         raise TypeError(f"{name}: expected a function or None, got {value!r:.80}")
     return value
+
+
+def _check_seed(seed: int) -> int:
+    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"seed: expected a whole number, got {seed!r:.80}")
+    if seed < 0:
+        raise ValueError(f"seed: expected a whole number >= 0, got {seed}")
+    return int(seed)
 
 
 def _check_every(name: str, value: int | None, needs: object) -> int | None:
