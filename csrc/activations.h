@@ -6,6 +6,16 @@
  * q(r) ~ (expm1(r) - r) / r^2 is a minimax fit of our own: a Remez exchange in 60-digit
  * arithmetic, constant term held at 1/2, minimising the relative error of expm1, over
  * 1.0005 * ln(2)/2. What the fit leaves is below 0.25 * 2^-24 (float) and 0.25 * 2^-53 (double).
+ *
+ * Errors in ulp of the true result (below the normal range: in smallest subnormals). The bounds are
+ * those of tests/csrc; the worst ones were seen by its driver, `make -C tests/csrc full`:
+ *
+ *              float, all 2^32 of them              double, 2*10^7 random ones
+ *   sigmoid    worst 2.402, bound 2.5               worst 2.292, bound 3
+ *   tanh       worst 2.517 (2.554), bound 2.6       worst 2.475 (2.546), bound 3
+ *
+ * In brackets plain C, which has no fused multiply-add; its sigmoid is no worse. AVX-512, AVX2 and
+ * NEON give the same bits. NaN gives NaN, ±inf their limits, and tanh(±0) is ±0.
  */
 #ifndef FASTLSTM_ACTIVATIONS_ONCE
 #define FASTLSTM_ACTIVATIONS_ONCE
