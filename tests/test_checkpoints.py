@@ -109,6 +109,17 @@ def test_a_run_in_two_parts_has_the_bits_of_a_run_in_one(
     assert_same_weights(network.parameters(), expected)
 
 
+def test_a_trainer_that_has_trained_can_take_up_an_earlier_place(tmp_path: Path) -> None:
+    expected, _ = uninterrupted("shuffled", 100)
+    path = tmp_path / "checkpoint"
+    build("shuffled", checkpoint=path)[1].fit(batches(), steps=5)
+    network, trainer = build("shuffled")
+    trainer.fit(batches(), steps=30)
+    trainer.resume(path)
+    trainer.fit(batches(), steps=100)
+    assert_same_weights(network.parameters(), expected)
+
+
 def test_fit_goes_on_where_it_stopped_in_the_same_process_too() -> None:
     expected, _ = uninterrupted("carried", 40)
     network, trainer = build("carried")
