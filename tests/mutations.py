@@ -1,0 +1,526 @@
+"""Breaks the core in many ways, one at a time, and demands that each turns a test red.
+
+    python -m tests.mutations            # all of them: some eight minutes on two quiet cores
+    python -m tests.mutations gates df   # those with one of these words in their names
+
+Works on a copy of the tree in a temporary folder. Exits with 1 if a mutation survives, if its
+pattern does not occur exactly once any more, or if the tests are red without any mutation.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ["src", "csrc", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE"]
+# Fast ones first: most mutations fall in the stored witnesses.
+TESTS = [
+    "tests/test_tape.py",
+    "tests/test_parameters.py",
+    "tests/test_packing.py",
+    "tests/test_lstm_oracle.py",
+    "tests/test_lstm.py",
+    "tests/test_core.py",
+    "tests/test_stack.py",
+    "tests/test_lstm_laws.py",
+    "tests/test_lstm_gradients.py",
+]
+TIMEOUT = 300  # seconds for the tests of one mutation: one that hangs is seen, too
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`old`, which occurs once in `file`, becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+    @property
+    def compiled(self) -> bool:
+        return not self.file.endswith(".py")
+
+
+KERNELS = "csrc/kernels.c"
+CORE = "src/fastlstm/_core.pyx"
+BLAS = "src/fastlstm/_blas.pyx"
+STACK = "src/fastlstm/_stack.py"
+PRODUCTS = "src/fastlstm/_products.py"
+LAYER = "src/fastlstm/lstm.py"
+SEQUENCES = "src/fastlstm/_sequences.py"
+PACKING = "src/fastlstm/packing.py"
+TAPE = "src/fastlstm/tape.py"
+PARAMETERS = "src/fastlstm/parameters.py"
+RANDOM = "src/fastlstm/_random.py"
+
+MUTATIONS = [
+    # --- gates -----------------------------------------------------------------------------------
+    Mutation(
+        "gates i and f swapped",
+        KERNELS,
+        """    vec i = v_sigmoid(v_load_n(gates, n));
+    vec f = v_sigmoid(v_load_n(gates + hidden, n));
+""",
+        """    vec f = v_sigmoid(v_load_n(gates, n));
+    vec i = v_sigmoid(v_load_n(gates + hidden, n));
+""",
+    ),
+    Mutation(
+        "gates g and o swapped",
+        KERNELS,
+        """    vec g = v_tanh(v_load_n(gates + 2 * hidden, n));
+    vec o = v_sigmoid(v_load_n(gates + 3 * hidden, n));
+""",
+        """    vec o = v_sigmoid(v_load_n(gates + 2 * hidden, n));
+    vec g = v_tanh(v_load_n(gates + 3 * hidden, n));
+""",
+    ),
+    Mutation(
+        "sign of df flipped",
+        KERNELS,
+        "v_mul(df, v_mul(f, v_sub(one, f)))",
+        "v_mul(df, v_mul(f, v_sub(f, one)))",
+    ),
+    Mutation(
+        "article: dc carried by i instead of f",
+        KERNELS,
+        "v_store_n(d_c, v_mul(dc, f), n);",
+        "v_store_n(d_c, v_mul(dc, i), n);",
+    ),
+    Mutation(
+        "article: 1 - tanh² of the candidate, a tanh already",
+        KERNELS,
+        "v_mul(dg, v_mul(v_sub(one, g), v_add(one, g)))",
+        "v_mul(dg, v_mul(v_sub(one, v_tanh(g)), v_add(one, v_tanh(g))))",
+    ),
+    Mutation(
+        "article: σ' of o, a sigmoid already",
+        KERNELS,
+        "v_mul(d_o, v_mul(o, v_sub(one, o)))",
+        "v_mul(d_o, v_mul(v_sigmoid(o), v_sub(one, v_sigmoid(o))))",
+    ),
+    Mutation(
+        "article: the term through h of the step before left out",
+        CORE,
+        "rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, False)",
+        "rows, hidden, 0, hidden, 4 * hidden, hidden, False)",
+    ),
+    Mutation(
+        "dc from later steps overwritten",
+        KERNELS,
+        "vec dc = v_add(v_load_n(d_c, n), d_tanh);",
+        "vec dc = d_tanh;",
+    ),
+    Mutation(
+        "d_output overwrites dh in a vector's tail",
+        KERNELS,
+        "dh = v_add(dh, v_load_part(d_output + k, n));",
+        "dh = v_load_part(d_output + k, n);",
+    ),
+    # --- the time loop ---------------------------------------------------------------------------
+    Mutation(
+        "last step of a chunk dropped",
+        CORE,
+        "for _step in range(chunk_last - chunk_first):",
+        "for _step in range(chunk_last - chunk_first - 1):",
+    ),
+    Mutation(
+        "last step of backward dropped",
+        CORE,
+        "for _step in range(steps):",
+        "for _step in range(steps - 1):",
+    ),
+    Mutation(
+        "product with the initial state always skipped",
+        CORE,
+        "weight_hh, rows - entered, ld_h, hidden, zero_state)",
+        "weight_hh, rows - entered, ld_h, hidden, True)",
+    ),
+    Mutation(
+        "one sequence's final state not handed over",
+        CORE,
+        "for i in range(staying, rows):",
+        "for i in range(staying + 1, rows):",
+    ),
+    Mutation(
+        "c_n takes h",
+        CORE,
+        "memcpy(&c_n[first + i, 0], &c[row + i, 0], width)",
+        "memcpy(&c_n[first + i, 0], &h[row + i, 0], width)",
+    ),
+    Mutation(
+        "last row of a share not projected",
+        CORE,
+        "row + rows * (part + 1) // parts, 0 if keep else row)",
+        "row + rows * (part + 1) // parts - 1, 0 if keep else row)",
+    ),
+    Mutation(
+        "x-projection added to the bias's place twice",
+        CORE,
+        "memcpy(&gates[i - gates_row, 0], &bias[0], width * sizeof(real))",
+        "memcpy(&gates[row - gates_row, 0], &bias[0], width * sizeof(real))",
+    ),
+    Mutation(
+        "c_t for c of the step before",
+        CORE,
+        "&c[row, 0], &c[offsets[t - step] + first, 0],",
+        "&c[row, 0], &c[row, 0],",
+    ),
+    Mutation(
+        "another sequence's c_0 in backward",
+        CORE,
+        "&c[row + entered, 0], &c_0[first + entered, 0],",
+        "&c[row + entered, 0], &c_0[first, 0],",
+    ),
+    Mutation(
+        "W_hh transposed in backward",
+        CORE,
+        """&weight_hh[0, 0], False, False,
+                 rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, False)""",
+        """&weight_hh[0, 0], False, True,
+                 rows, hidden, 4 * hidden, hidden, 4 * hidden, 4 * hidden, False)""",
+    ),
+    Mutation(
+        "dh added to instead of overwritten",
+        CORE,
+        "rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, False)",
+        "rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, True)",
+    ),
+    Mutation(
+        "h_t for h of the step before in dW_hh",
+        CORE,
+        "&h[offsets[t - step] + b, 0], width)",
+        "&h[offsets[t] + b, 0], width)",
+    ),
+    Mutation(
+        "another sequence's h_0 in dW_hh, where lengths differ",
+        CORE,
+        "memcpy(&out[offsets[t] + b, 0], &h_0[b, 0], width)",
+        "memcpy(&out[offsets[t] + b, 0], &h_0[0, 0], width)",
+    ),
+    Mutation(
+        "a thread's block loses its last sequence",
+        CORE,
+        "blocks[part], blocks[part + 1])",
+        "blocks[part], blocks[part + 1] - 1)",
+    ),
+    Mutation(
+        "bias gradient overwritten row by row",
+        CORE,
+        "out[column] += a[row, column]",
+        "out[column] = a[row, column]",
+    ),
+    Mutation(
+        "product of one row overwrites instead of adding",
+        BLAS,
+        """    cdef char op = b"T" if transpose_b else b"N"
+    cdef real one = 1
+    cdef real beta = 1 if accumulate else 0
+""",
+        """    cdef char op = b"T" if transpose_b else b"N"
+    cdef real one = 1
+    cdef real beta = 0
+""",
+    ),
+    # --- layers and directions -------------------------------------------------------------------
+    Mutation(
+        "h_0 and c_0 swapped",
+        STACK,
+        "h_n, c_n = h[direction.index], c[direction.index]",
+        "c_n, h_n = h[direction.index], c[direction.index]",
+    ),
+    Mutation(
+        "directions swapped in the output",
+        STACK,
+        "slice(k * self.hidden_size, (k + 1) * self.hidden_size)",
+        "slice(k * self.hidden_size, (k + 1) * self.hidden_size) if self.directions == 1 else "
+        "slice((1 - k) * self.hidden_size, (2 - k) * self.hidden_size)",
+    ),
+    Mutation(
+        "directions swapped in the states",
+        STACK,
+        "index=layer * self.directions + k,",
+        "index=(layer + 1) * self.directions - 1 - k,",
+    ),
+    Mutation(
+        "directions swapped in time",
+        STACK,
+        "backwards=k == 1,",
+        "backwards=k == 0,",
+    ),
+    Mutation(
+        "b_hh dropped",
+        STACK,
+        "bias = parameters[names[0]] + parameters[names[1]]",
+        "bias = parameters[names[0]]",
+    ),
+    Mutation(
+        "b_ih added twice",
+        STACK,
+        "bias = parameters[names[0]] + parameters[names[1]]",
+        "bias = parameters[names[0]] + parameters[names[1]] + parameters[names[0]]",
+    ),
+    Mutation(
+        "d_x of the second direction overwrites the first's",
+        STACK,
+        "out=d_x, accumulate=direction.backwards)",
+        "out=d_x, accumulate=False)",
+    ),
+    Mutation(
+        "d_x of the first direction added to what was there",
+        STACK,
+        "out=d_x, accumulate=direction.backwards)",
+        "out=d_x, accumulate=True)",
+    ),
+    Mutation(
+        "last step left out of dW_ih",
+        STACK,
+        "_products.matmul(d_gates, run.x, transpose_a=True)",
+        "_products.matmul(d_gates[: packing.offsets[-2]], run.x[: packing.offsets[-2]], "
+        "transpose_a=True)",
+    ),
+    Mutation(
+        "dropout mask skipped in backward",
+        STACK,
+        "d_output *= kept.mask",
+        "d_output *= 1",
+    ),
+    Mutation(
+        "dropout on the output of the last layer",
+        STACK,
+        "layer < self.num_layers - 1:",
+        "layer < self.num_layers:",
+    ),
+    Mutation("weight gradients of no rows not zeroed", PRODUCTS, "out[...] = 0", "out[...] = 1"),
+    Mutation("dropout does not scale what it keeps", RANDOM, "1 / (1 - p) if p < 1", "1 if p < 1"),
+    Mutation("initial weights all positive", RANDOM, "uniform(-bound, bound", "uniform(0, bound"),
+    # --- the layer -------------------------------------------------------------------------------
+    Mutation(
+        "gradient of the final c ignored",
+        LAYER,
+        "d_h, d_c = sequences.pack_state(d_h), sequences.pack_state(d_c)",
+        "d_h, d_c = sequences.pack_state(d_h), sequences.pack_state(np.zeros_like(d_c))",
+    ),
+    Mutation(
+        "h_n and c_n swapped",
+        LAYER,
+        "return sequences.unpack_state(h), sequences.unpack_state(c)",
+        "return sequences.unpack_state(c), sequences.unpack_state(h)",
+    ),
+    Mutation(
+        "lengths ignored",
+        SEQUENCES,
+        "Sequences(Packing(steps, batch, lengths), batched, batch_first)",
+        "Sequences(Packing(steps, batch, None), batched, batch_first)",
+    ),
+    Mutation(
+        "tape reads the caller's x",
+        LAYER,
+        "batch.x = batch.x.copy()",
+        "batch.x = batch.x",
+    ),
+    Mutation(
+        "W_f and W_i of from_gates swapped",
+        LAYER,
+        'weights = {"W_i": W_i, "W_f": W_f,',
+        'weights = {"W_i": W_f, "W_f": W_i,',
+    ),
+    # --- packing, tape, parameters ---------------------------------------------------------------
+    Mutation(
+        "each sequence one step too short",
+        PACKING,
+        "ends = np.bincount(lengths, minlength=longest + 1)",
+        "ends = np.bincount(np.maximum(lengths - 1, 0), minlength=longest + 1)",
+    ),
+    Mutation(
+        "states sorted again instead of back",
+        PACKING,
+        "restored[:, self._order] = states",
+        "restored[...] = states[:, self._order]",
+    ),
+    Mutation("ones past the ends", PACKING, "padded = np.zeros(", "padded = np.ones("),
+    Mutation(
+        "last chunk ends a step early",
+        PACKING,
+        "np.append(np.arange(0, longest, stride), longest)",
+        "np.append(np.arange(0, longest, stride), longest - 1)",
+    ),
+    Mutation(
+        "last block loses a sequence",
+        PACKING,
+        "np.minimum(cuts, self.batch), [self.batch]]",
+        "np.minimum(cuts, self.batch), [self.batch - 1]]",
+    ),
+    Mutation(
+        "tape not used up",
+        TAPE,
+        "saved, self._saved = self._saved, None",
+        "saved = self._saved",
+    ),
+    Mutation("stale tape accepted", TAPE, "if version != self._version:", "if False:"),
+    Mutation("another layer's tape accepted", TAPE, "tape._owner is not owner", "False"),
+    Mutation("version not moved", PARAMETERS, "counter[0] += 1", "counter[0] += 0"),
+    Mutation(
+        "weights stay writable after an update",
+        PARAMETERS,
+        """        finally:
+            self._freeze()
+""",
+        """        finally:
+""",
+    ),
+    Mutation(
+        "weights loaded feed on each other",
+        PARAMETERS,
+        "checked = {name: array.copy() for name, array in checked.items()}",
+        "checked = dict(checked)",
+    ),
+]
+
+
+class Copy:
+    """A copy of the tree, built in place, in which one thing at a time is broken and mended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                ignored = shutil.ignore_patterns("__pycache__", "build", "*.so", "*.egg-info")
+                shutil.copytree(source, folder / name, ignore=ignored)
+            elif source.exists():
+                shutil.copy2(source, folder / name)
+        # What is right does not depend on optimisation, and most of a build's time does.
+        setup = folder / "setup.py"
+        text = setup.read_text(encoding="utf-8")
+        assert text.count('"-O3"') == 1
+        setup.write_text(text.replace('"-O3"', '"-O0"'), encoding="utf-8")
+        self.environment = os.environ | {
+            "PYTHONPATH": str(folder / "src"),
+            "PYTHONDONTWRITEBYTECODE": "1",  # a stale cache would hide a mutation of Python code
+        }
+        self._bring_build_tools()
+        self.build()
+        self.pristine = {path: path.read_bytes() for path in self._libraries(folder / "src")}
+        self._check_that_it_is_used()
+
+    def build(self) -> None:
+        # Linked anew even where only csrc/ has changed, of which the linker step knows nothing.
+        for path in self._libraries(self.folder / "build"):
+            path.unlink()
+        command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+        done = self._run(command)
+        if done.returncode:
+            sys.exit(f"{done.stdout}\ndoes not build")
+
+    def tests(self) -> tuple[bool, str]:
+        """Whether they are green, and the first that is not."""
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not oracle"]
+        command += ["-p", "no:cacheprovider", *TESTS]
+        try:
+            done = self._run(command)
+        except subprocess.TimeoutExpired:
+            return False, f"(still running after {TIMEOUT} s)"
+        if done.returncode < 0:
+            return False, f"(killed by signal {-done.returncode})"
+        found = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(\S+)", done.stdout, re.MULTILINE)
+        if done.returncode and not found:
+            sys.exit(f"{done.stdout}\npytest ended with {done.returncode}")
+        return done.returncode == 0, found[1] if found else ""
+
+    def broken_by(self, mutation: Mutation) -> tuple[bool, str]:
+        """What `tests` says while the mutation is in place."""
+        path = self.folder / mutation.file
+        source = path.read_text(encoding="utf-8")
+        path.write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
+        try:
+            if mutation.compiled:
+                self.build()
+            return self.tests()
+        finally:
+            # With a new time, so that the next build does not take what came of the mutation.
+            path.write_text(source, encoding="utf-8")
+            for library, content in self.pristine.items() if mutation.compiled else ():
+                library.unlink()  # never written over: that would crash whoever has it loaded
+                library.write_bytes(content)
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, text=True, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT,
+        )  # fmt: skip
+
+    def _bring_build_tools(self) -> None:
+        """What pyproject.toml wants for a build, unless this Python has it already."""
+        if all(importlib.util.find_spec(name) for name in ("Cython", "setuptools")):
+            return
+        project = tomllib.loads((self.folder / "pyproject.toml").read_text(encoding="utf-8"))
+        tools = self.folder / "tools"
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(tools)]
+        subprocess.run([*command, *project["build-system"]["requires"]], check=True)
+        self.environment["PYTHONPATH"] += os.pathsep + str(tools)
+
+    def _check_that_it_is_used(self) -> None:
+        program = "import fastlstm._core as core, fastlstm as package; "
+        program += "print(core.__file__); print(package.__file__)"
+        done = self._run([sys.executable, "-c", program])
+        lines = done.stdout.split()
+        if len(lines) != 2 or not all(Path(line).is_relative_to(self.folder) for line in lines):
+            sys.exit(f"the tests would not see the copy in {self.folder}:\n{done.stdout}")
+
+    @staticmethod
+    def _libraries(folder: Path) -> list[Path]:
+        return [path for path in folder.rglob("_*") if path.suffix in (".so", ".pyd")]
+
+
+def outdated(mutations: list[Mutation]) -> list[str]:
+    """A line for each mutation whose pattern does not occur exactly once."""
+    counts = {m: (ROOT / m.file).read_text(encoding="utf-8").count(m.old) for m in mutations}
+    return [f"{m.name}: pattern occurs {n} times in {m.file}" for m, n in counts.items() if n != 1]
+
+
+def main(words: list[str]) -> int:
+    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    complaints = outdated(chosen)
+    if complaints or not chosen:
+        print("\n".join(complaints) or "no such mutation")
+        return 1
+    survivors = []
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Copy(Path(folder).resolve())
+        green, red = copy.tests()
+        if not green:
+            print(f"red without any mutation: {red}")
+            return 1
+        print(f"| {'mutation':<54} | {'file':<13} | {'seconds':>7} | turned red by")
+        print(f"| {'-' * 54} | {'-' * 13} | {'-' * 7} | ---", flush=True)
+        for mutation in chosen:
+            start = time.monotonic()
+            survived, by = copy.broken_by(mutation)
+            seconds = time.monotonic() - start
+            if survived:
+                survivors.append(mutation)
+            file = Path(mutation.file).name
+            print(
+                f"| {mutation.name:<54} | {file:<13} | {seconds:7.1f} | {by or 'NOTHING'}",
+                flush=True,
+            )
+    minutes = (time.monotonic() - began) / 60
+    print(f"\n{len(chosen)} mutations, {len(survivors)} survived, {minutes:.1f} minutes")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
