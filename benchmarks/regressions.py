@@ -9,6 +9,7 @@ where it did not, with 2 if nothing could be compared.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -102,9 +103,10 @@ def compare(base: str, head: str, since: float) -> list[Comparison]:
             if results.started_at[key] < 1000 * since:
                 continue
             params = benchmarks[key]["params"]
-            measured = list(unroll_result(key, params, results.get_result_value(key, params)))
-            values[results.commit_hash].update(measured)
-            units.update((name, benchmarks[key]["unit"]) for name, _ in measured)
+            for name, value in unroll_result(key, params, results.get_result_value(key, params)):
+                if value is None or not math.isnan(value):  # NaN: left out, by --bench
+                    values[results.commit_hash][name] = value
+                    units[name] = benchmarks[key]["unit"]
     return [
         Comparison(name, units[name], values[base][name], after)
         for name, after in values[head].items()
