@@ -46,11 +46,11 @@ SAMPLE_LENGTH, SAMPLE_TEMPERATURE = 400, 0.8
 class Settings:
     """What a run is made of, beside its corpus; a checkpoint goes on under the same ones only."""
 
-    steps: int = 1500
+    steps: int = 3000
     hidden: int = 256
     layers: int = 1
     embedding: int = 64
-    batch: int = 64
+    batch: int = 32
     sequence: int = 64
     lr: float = 4e-3
     dropout: float = 0.0
