@@ -1,0 +1,77 @@
+"""Products and sums for the layers, against einsum and exact sums."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastlstm._products import matmul, scatter_add_rows, sum_rows
+from fastlstm.threads import set_num_threads
+from tests.support import assert_close, assert_same_bits, normal
+
+every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+BOUND = {np.float32: 1e-5, np.float64: 1e-13}
+
+
+@every_dtype
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 5, 7), (160, 130, 140)])
+def test_a_product_is_written_or_added(
+    dtype: Any, transpose_a: bool, transpose_b: bool, sizes: tuple[int, int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    m, n, k = sizes  # the largest ones are work for several threads
+    a = normal(rng, (k, m) if transpose_a else (m, k), dtype)
+    b = normal(rng, (n, k) if transpose_b else (k, n), dtype)
+    formula = f"{'km' if transpose_a else 'mk'},{'nk' if transpose_b else 'kn'}->mn"
+    expected = np.einsum(formula, a.astype(np.float64), b.astype(np.float64))
+    for threads in (1, 2, 3):
+        set_num_threads(threads)
+        fresh = matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+        assert fresh.dtype == dtype
+        assert_close(fresh, expected, BOUND[dtype])
+        out = np.full((m, n), np.nan, dtype)
+        assert matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b, out=out) is out
+        assert_same_bits(out, fresh)
+        out = np.ones((m, n), dtype)
+        matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b, out=out, accumulate=True)
+        assert_close(out, expected + 1, BOUND[dtype])
+
+
+@every_dtype
+def test_a_product_over_nothing_is_zero_and_adds_nothing(dtype: Any) -> None:
+    a, b = np.empty((3, 0), dtype), np.empty((0, 4), dtype)
+    assert_same_bits(matmul(a, b), np.zeros((3, 4), dtype))
+    out = np.full((3, 4), np.nan, dtype)
+    assert_same_bits(matmul(a, b, out=out), np.zeros((3, 4), dtype))
+    out = np.ones((3, 4), dtype)
+    assert_same_bits(matmul(a, b, out=out, accumulate=True), np.ones((3, 4), dtype))
+    for rows, columns in ((0, 4), (3, 0), (0, 0)):
+        empty = matmul(np.ones((rows, 2), dtype), np.ones((2, columns), dtype))
+        assert empty.shape == (rows, columns)
+
+
+@every_dtype
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (50, 7), (1000, 0)])
+def test_rows_are_summed(dtype: Any, shape: tuple[int, int]) -> None:
+    a = normal(np.random.default_rng(0), shape, dtype)
+    expected = np.array([math.fsum(column) for column in a.T.tolist()])
+    assert_close(sum_rows(a), expected, BOUND[dtype])
+
+
+@every_dtype
+def test_rows_are_added_to_where_their_ids_say(dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    ids, rows = rng.integers(0, 5, 40), normal(rng, (40, 3), dtype)
+    out = normal(rng, (6, 3), dtype)
+    expected = out.copy()
+    for n, row in zip(ids, rows, strict=True):  # in the same order: the bits are the same
+        expected[n] += row
+    scatter_add_rows(out, ids, rows)
+    assert_same_bits(out, expected)
+    scatter_add_rows(out, ids[:0], rows[:0])
+    assert_same_bits(out, expected)
