@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fastlstm import checkpoints
+from fastlstm.training import Trainer
 from tests.training_job import STEPS, assert_same_weights, batches, build, resumed, uninterrupted
 
 
@@ -52,21 +53,27 @@ def test_ctrl_c_lets_the_step_under_way_finish_and_saves(
     assert_same_weights(network.parameters(), uninterrupted("carried")[0])
 
 
-def test_ctrl_c_cuts_a_validation_short_and_it_is_done_again(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint"
-    network, trainer = build("stopping", checkpoint=path)
+def interrupt_validation(trainer: Trainer, number: int) -> list[float]:
+    """Let Ctrl-C come at the end of a validation; return a list of those that began."""
     validate, calls = trainer._validate_model, []
     assert validate is not None
 
     def interrupted() -> float:
         value = validate()
         calls.append(value)
-        if len(calls) == 3:
+        if len(calls) == number:
             press_ctrl_c()
             calls.append(float("nan"))  # not reached
         return value
 
     trainer._validate_model = interrupted
+    return calls
+
+
+def test_ctrl_c_cuts_a_validation_short_and_it_is_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    network, trainer = build("stopping", checkpoint=path)
+    calls = interrupt_validation(trainer, 3)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(batches(), steps=STEPS)
     assert len(calls) == 3
@@ -76,6 +83,18 @@ def test_ctrl_c_cuts_a_validation_short_and_it_is_done_again(tmp_path: Path) -> 
     assert_same_weights(checkpoints.load(path).parameters, network.parameters().state_dict())
     network, _ = resumed("stopping", path)
     assert_same_weights(network.parameters(), uninterrupted("stopping")[0])
+
+
+def test_a_last_validation_that_is_done_again_is_in_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    _, trainer = build("stopping", checkpoint=path)
+    interrupt_validation(trainer, 3)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(batches(), steps=27)
+    _, trainer = build("stopping", checkpoint=path)
+    trainer.resume(path)
+    assert len(trainer.fit(batches(), steps=27).validations) == 3
+    assert checkpoints.load(path).run.history == trainer.history
 
 
 def test_a_second_ctrl_c_interrupts_at_once_and_saves_nothing_half_done(

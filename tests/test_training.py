@@ -137,6 +137,17 @@ def test_a_carried_state_goes_from_step_to_step_and_ends_with_the_epoch() -> Non
     assert model.states == [None] * 6
 
 
+def test_a_carried_state_has_the_layout_that_it_would_have_after_a_resume() -> None:
+    model = Line()
+    train = model.loss_and_grads
+    transposed = (np.arange(6.0).reshape(2, 3).T,)
+    model.loss_and_grads = lambda *a: (*train(*a)[:2], transposed)  # type: ignore[method-assign]
+    trainer_of(model, carry_state=True).fit([1.0, 2.0], steps=2)
+    (carried,) = model.states[1]
+    assert carried.flags.c_contiguous
+    assert_same_bits(carried, transposed[0])
+
+
 def test_a_schedule_gives_the_rate_of_each_step() -> None:
     model = Line()
     spy = Spy(model.parameters(), 0.5)
