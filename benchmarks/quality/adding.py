@@ -8,9 +8,9 @@ error of 1/6: the variance of the sum.
 
 Both networks are one layer of the same width and a Linear on its last output, with the same data,
 steps, batches, optimiser, learning rate and clipping. There is no curriculum: all sequences have T
-steps from the first batch on. The LSTM's gates start as Tallec & Ollivier 2018 have it for a known T:
-biases of the forget gates log(u), u from U(1, T - 1), and those of the input gates the negative of
-that, so that its cells forget after all times up to T from the start. A plain RNN has no gates.
+steps from the first batch on. The LSTM's gates start as Tallec & Ollivier 2018 have it for a known
+T: biases of the forget gates log(u), u from U(1, T - 1), and those of the input gates the negative
+of that, so that its cells forget after all times up to T from the start. A plain RNN has no gates.
 """
 
 from __future__ import annotations
@@ -84,10 +84,13 @@ class Batches(Sequence[Batch]):
 class Adder:
     """A recurrent layer, and a Linear on its last output; what the Trainer takes for a model."""
 
-    def __init__(self, network: str, hidden_size: int, length: int, seed: int) -> None:
+    def __init__(
+        self, network: str, hidden_size: int, length: int, seed: int, dtype: Any = np.float32
+    ) -> None:
         rng = np.random.default_rng(seed)
-        self.recurrent: Any = (LSTM if network == "LSTM" else RNN)(2, hidden_size, rng=rng)
-        self.head = Linear(hidden_size, 1, rng=rng)
+        layer: Any = LSTM if network == "LSTM" else RNN
+        self.recurrent = layer(2, hidden_size, dtype=dtype, rng=rng)
+        self.head = Linear(hidden_size, 1, dtype=dtype, rng=rng)
         parts = {"recurrent": self.recurrent.parameters(), "head": self.head.parameters()}
         self._parameters = Parameters.join(parts)
         if network == "LSTM":

@@ -1,0 +1,183 @@
+"""The measurements measure what they say: baselines, comparisons and verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.engines import INFER, TRAIN, Shape, Task, fastlstm_engine, torch_engine
+from benchmarks.peers import Measurement, largest_error, measure, workers
+from benchmarks.quality import adding
+from benchmarks.quality.ngram import CODE_POINTS, WittenBell
+from benchmarks.regressions import LEAST_DIFFERENCE, RATIO, Comparison
+from tests import finite_differences
+from tests.support import assert_close
+
+TRAINING = "the cat sat on the mat and the rat ate the bat; a hat, a tat"
+HELD_OUT = "the bat hates the zany cat"  # with a z and a y, which are unknown
+
+
+# --- n-grams -------------------------------------------------------------------------------------
+
+
+def plain_witten_bell(word: str, context: str) -> float:
+    """p(word | context) as the formula has it, counting in TRAINING anew each time."""
+    places = [k for k in range(len(TRAINING)) if TRAINING[:k].endswith(context)]
+    counts = Counter(TRAINING[k] for k in places)
+    shorter = plain_witten_bell(word, context[1:]) if context else 1 / (len(set(TRAINING)) + 1)
+    if not counts:
+        return shorter
+    return (counts[word] + len(counts) * shorter) / (counts.total() + len(counts))
+
+
+def test_ngrams_of_all_orders_follow_the_formula() -> None:
+    for n, actual in enumerate(WittenBell(TRAINING, 5).probabilities(HELD_OUT), start=1):
+        expected = [
+            plain_witten_bell(word, HELD_OUT[max(0, k - n + 1) : k])
+            for k, word in enumerate(HELD_OUT)
+        ]
+        assert_close(actual, np.array(expected), 1e-12, f"order {n}")
+
+
+def test_ngrams_are_a_distribution_over_all_of_unicode() -> None:
+    model = WittenBell(TRAINING, 4)
+    known = sorted(set(TRAINING))
+    for context in ("the", "zzz", "ha"):
+        for n in range(1, 5):
+            p = [list(model.probabilities(context + c))[n - 1][-1] for c in [*known, "z"]]
+            assert sum(p) == pytest.approx(1, abs=1e-12)
+    bits = model.bits_per_character("z")[0]
+    each = 2.0**-bits
+    p_unknown = next(model.probabilities("z"))[0]
+    assert each * (CODE_POINTS - len(known)) == pytest.approx(p_unknown)
+
+
+@pytest.mark.oracle
+def test_ngrams_equal_those_of_nltk() -> None:
+    lm = pytest.importorskip("nltk.lm")
+    util = pytest.importorskip("nltk.util")
+    order = 5
+    theirs = lm.WittenBellInterpolated(order)
+    theirs.fit([util.everygrams(TRAINING, max_len=order)], vocabulary_text=list(TRAINING))
+    # nltk does not smooth single characters: it gets ours, and all above them is its own.
+    theirs.estimator.unigram_score = lambda word: plain_witten_bell(word, "")
+    text = HELD_OUT.replace("z", "").replace("y", "")
+    expected = [
+        theirs.score(word, tuple(text[max(0, k - order + 1) : k])) for k, word in enumerate(text)
+    ]
+    *_, actual = WittenBell(TRAINING, order).probabilities(text)
+    assert_close(actual, np.array(expected), 1e-12)
+
+
+# --- the adding problem ---------------------------------------------------------------------------
+
+
+def test_adding_sequences_have_a_mark_in_each_half_and_their_sum_as_target() -> None:
+    x, target = adding.draw(np.random.default_rng(0), 30, 200)
+    values, marks = x[..., 0], x[..., 1]
+    assert (marks[:15].sum(axis=0) == 1).all()
+    assert (marks[15:].sum(axis=0) == 1).all()
+    assert set(np.unique(marks)) == {0, 1}
+    expected = [values[:, b][marks[:, b] == 1].sum() for b in range(200)]
+    assert_close(target[:, 0], np.array(expected), 1e-6)
+
+
+def test_saying_1_has_the_stated_error() -> None:
+    _, target = adding.draw(np.random.default_rng(1), 10, 100_000)
+    assert np.mean((target - 1) ** 2) == pytest.approx(adding.BASELINE, rel=0.02)
+
+
+@pytest.mark.parametrize("network", adding.NETWORKS)
+def test_gradients_of_the_adder(network: str) -> None:
+    model = adding.Adder(network, 3, 6, seed=0, dtype=np.float64)
+    x, target = (a.astype(np.float64) for a in adding.draw(np.random.default_rng(0), 6, 4))
+    rng = np.random.default_rng(0)
+    _, grads, _ = model.loss_and_grads((x, target), None, rng)
+
+    def loss(parameters: dict[str, Any]) -> float:
+        model.parameters().load_state_dict(parameters)
+        return float(np.mean((model(x) - target) ** 2))
+
+    expected = finite_differences.gradient(loss, model.parameters().state_dict())
+    for name, grad in grads.items():
+        assert_close(grad, expected[name], 1e-7, name)
+
+
+def test_batches_of_the_adding_problem_are_drawn_from_seed_and_number() -> None:
+    batches = adding.Batches(adding.Settings(length=8, batch_size=3, steps=5), seed=1)
+    again = adding.Batches(adding.Settings(length=8, batch_size=3, steps=5), seed=1)
+    assert np.array_equal(batches[3][0], again[3][0])
+    assert not np.array_equal(batches[3][0], batches[4][0])
+
+
+# --- two commits ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("unit", "before", "after", "verdict"),
+    [
+        ("seconds", 1.0, RATIO + 0.01, "WORSE"),
+        ("seconds", 1.0, RATIO - 0.01, ""),
+        ("seconds", 1e-6, 1e-6 + 0.9 * LEAST_DIFFERENCE["seconds"], ""),  # many times, but little
+        ("seconds", RATIO + 0.01, 1.0, "better"),
+        ("seconds", 1.0, None, "FAILS"),
+        ("seconds", None, 1.0, "works again"),
+        ("seconds", None, None, "fails in both"),
+        ("bytes", 50e6, 100e6, "WORSE"),
+        ("bytes", 1e6, 3e6, ""),
+    ],
+)
+def test_slower_means_past_a_ratio_and_past_a_difference(
+    unit: str, before: float | None, after: float | None, verdict: str
+) -> None:
+    comparison = Comparison("name", unit, before, after)
+    assert comparison.verdict == verdict
+    assert comparison.regressed == (verdict in ("WORSE", "FAILS"))
+    assert str(comparison)
+
+
+# --- peers ----------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_computes_something_else_is_noticed() -> None:
+    results = {"output": np.ones(3, np.float32), "h_n": np.ones(2, np.float32)}
+    assert largest_error(results, results) == 0
+    assert largest_error({**results, "h_n": np.float32([1, 1.5])}, results) == 0.5
+    assert largest_error({**results, "h_n": np.float32([1, np.nan])}, results) == math.inf
+    with pytest.raises(ValueError, match="name"):
+        largest_error({"output": results["output"]}, results)
+    with pytest.raises(ValueError, match="is not"):
+        largest_error({**results, "h_n": np.ones(3, np.float32)}, results)
+
+
+def test_a_ratio_is_that_of_the_rounds() -> None:
+    seconds = {"fastlstm": [1.0, 10.0, 1.0], "torch": [2.0, 20.0, 3.0]}
+    measurement = Measurement(Task(Shape(1, 1, 1, 1), INFER, 1), seconds, {})
+    assert measurement.ratio("torch") == 2
+    assert measurement.milliseconds("torch") == 3000
+
+
+def test_operations_are_those_of_the_products() -> None:
+    assert Shape(10, 2, 3, 5).operations(INFER) == 2 * 10 * 2 * 20 * (3 + 5)
+    assert Shape(10, 2, 3, 5, 2).operations(TRAIN) == 3 * 2 * 10 * 2 * 20 * (3 + 5 + 5 + 5)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("mode", [INFER, TRAIN])
+def test_engines_agree(mode: str) -> None:
+    pytest.importorskip("torch")
+    task = Task(Shape(7, 3, 4, 5, num_layers=2), mode, threads=1)
+    ours, theirs = fastlstm_engine(task).results(), torch_engine(task).results()
+    assert len(ours) == (3 if mode == INFER else 12)
+    assert largest_error(ours, theirs) < 1e-5
+
+
+def test_workers_take_turns() -> None:
+    with workers(["fastlstm", "fastlstm"], threads=1) as team:
+        measurement = measure(team, Task(Shape(3, 2, 2, 2), TRAIN, 1), rounds=2, turn=0.001)
+    assert len(measurement.seconds["fastlstm"]) == 4
+    assert measurement.errors == {"fastlstm": 0}
