@@ -231,6 +231,12 @@ def longest_silence(call: Callable[[], Any]) -> tuple[float, float]:
     return end - begin, float(np.diff(heard).max())
 
 
+def test_a_call_that_holds_the_gil_is_heard_as_silence() -> None:
+    number = 3**400_000
+    seconds, silence = longest_silence(lambda: number * number * number)  # one long call in C
+    assert silence > 0.25 * seconds
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("way", ["infer", "forward", "backward"])
 def test_the_gil_is_released_during_a_long_call(way: str, threads: int) -> None:
