@@ -68,7 +68,8 @@ def commit_hash(name: str) -> str:
     command = ["git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
     answer = subprocess.run(command, cwd=CONFIG.parent, capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise SystemExit(f"regressions.py: no commit {name!r} here")
+        print(f"regressions.py: no commit {name!r} here", file=sys.stderr)
+        raise SystemExit(2)
     return answer.stdout.strip()
 
 

@@ -21,6 +21,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -129,34 +130,37 @@ class Result:
     seed: int
     parameters: int
     saying_one: float  # the error, on the same sequences, of who always says 1
+    error: float  # at the end
     curve: list[tuple[int, float]]  # steps done, error then
     seconds: float
-
-    @property
-    def error(self) -> float:
-        return self.curve[-1][1]
 
 
 def train(network: str, settings: Settings, seed: int) -> Result:
     model = Adder(network, settings.hidden_size, settings.length, seed)
     x, target = draw(np.random.default_rng([seed, settings.steps]), settings.length, TEST_SEQUENCES)
+
+    def test() -> float:
+        return mean_squared_error(model(x), target)[0]
+
     trainer = Trainer(
         model,
         Adam(model.parameters(), settings.learning_rate),
         max_norm=settings.max_norm,
-        validate=lambda: mean_squared_error(model(x), target)[0],
+        validate=test,
         validate_every=settings.validate_every,
         progress=False,
     )
     start = time.perf_counter()
     history = trainer.fit(Batches(settings, seed), steps=settings.steps)
+    seconds = time.perf_counter() - start
     return Result(
         network=network,
         seed=seed,
         parameters=sum(array.size for array in model.parameters().values()),
         saying_one=float(np.mean((target - 1) ** 2)),
+        error=test(),
         curve=history.validations,
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
     )
 
 
@@ -213,12 +217,14 @@ def main(argv: list[str] | None = None) -> int:
         help="where adding.json and adding.png go (default: %(default)s)",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
+    if find_spec("matplotlib") is None:
+        parser.error("the plot needs matplotlib: pip install 'fastlstm[plot]'")
     settings = Settings(
         steps=arguments.steps,
         length=arguments.length,
         hidden_size=arguments.hidden_size,
         learning_rate=arguments.learning_rate,
-        validate_every=max(1, arguments.steps // 30),
+        validate_every=max(1, arguments.steps // 20),
     )
     results = []
     for seed in arguments.seeds:
