@@ -236,7 +236,7 @@ def _check_storable(name: object, array: object) -> Array:
         raise ValueError(f"arrays: no array can have the name {name!r}")
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"arrays[{name!r}]: expected a numpy.ndarray, got {type(array).__name__}")
-    if array.dtype not in _STORABLE or not array.dtype.isnative:
+    if array.dtype not in _STORABLE:
         raise TypeError(
             f"arrays[{name!r}]: expected float32, float64, bool or an integer dtype in native "
             f"byte order, got {array.dtype.str} ({array.dtype.name})"
@@ -314,10 +314,10 @@ def _read_arrays(path: Path, safetensors: ModuleType, content: bytes) -> dict[st
         if entry["dtype"] not in _DTYPES:
             raise FormatError(f"{path}: array {name!r} has an unknown dtype {entry['dtype']!r}")
         try:
-            view = np.ndarray(entry["shape"], _DTYPES[entry["dtype"]], entry["data"])
+            # Each entry has a bytearray of its own, and so the array can be written to.
+            arrays[name] = np.ndarray(entry["shape"], _DTYPES[entry["dtype"]], entry["data"])
         except ValueError as error:
             raise FormatError(f"{path}: array {name!r}: {error}") from None
-        arrays[name] = view.copy()
     return arrays
 
 
