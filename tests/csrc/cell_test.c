@@ -365,7 +365,7 @@ static void test_shapes(const pass *it, call how)
     }
 }
 
-/* A NaN in any input of a unit touches the unit as the formulas say, and no other bit of any row. */
+/* A NaN in an input of a unit touches that unit as the formulas say, and no bit of any other. */
 static void test_nan(const pass *it, call how, ptrdiff_t hidden)
 {
     enum { ROWS = 3, INPUTS = 9 };
