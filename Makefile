@@ -4,12 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # What an installed tree was built from: a change to any of these rebuilds it.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h src/fastlstm/*.pyx src/fastlstm/*.pxd)
-STEPS ?= 1500
 BASE ?= HEAD~1
 HEAD ?= HEAD
 RANGE ?= HEAD~5..HEAD
 
-.PHONY: help demo test test-oracles test-c lint sanitize mutants bench dashboard regressions \
+.PHONY: help demo test test-oracles test-c test-build lint sanitize mutants bench dashboard regressions \
         ci-tools hooks clean
 
 help:  ## list the targets
@@ -41,7 +40,7 @@ $(VENV)/.bench: $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## learn Python's own manual and write some of it (about three minutes)
 	@mkdir -p demo
-	$(BIN)/fastlstm lm train --out demo/topics.safetensors
+	$(BIN)/fastlstm lm train --out demo/topics.safetensors $(if $(wildcard demo/*.checkpoint),--resume)
 	$(BIN)/python -m benchmarks.quality.topics --model demo/topics.safetensors
 	$(BIN)/fastlstm lm generate demo/topics.safetensors --prompt 'The "while" statement' --seed 1
 
@@ -60,8 +59,11 @@ lint: $(VENV)/.lint  ## ruff, cython-lint and mypy
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/fastlstm
 	$(BIN)/mypy
 
-sanitize:  ## the C driver under ASAN + UBSAN and under valgrind
-	$(MAKE) -C tests/csrc sanitize valgrind
+sanitize:  ## the C driver under ASAN + UBSAN, under valgrind, and for aarch64 under qemu
+	$(MAKE) -C tests/csrc sanitize valgrind neon
+
+test-build: $(BIN)/python  ## build in every way (sdist, wheel, editable, debug, no OpenMP) and try each
+	$(BIN)/python -m tests.build_matrix
 
 mutants: $(VENV)/.test  ## break the core in many ways, one at a time: each must turn a test red
 	$(BIN)/python -m tests.mutations
