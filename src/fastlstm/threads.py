@@ -19,7 +19,7 @@ from fastlstm import _core
 from fastlstm._validate import check_size
 
 # Below this many floating-point operations a region of threads costs more than it saves.
-# benchmarks/against_torch.py measures what it is set by.
+# benchmarks/peers.py measures what it is set by.
 LEAST_WORK = 4_000_000
 
 # More than this is refused: the system would run out of threads, and libgomp ends the process then.
