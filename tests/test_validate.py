@@ -212,7 +212,9 @@ def test_check_pair_returns_the_two_of_a_tuple_or_a_list() -> None:
 def test_compact_copies_only_what_is_not_compact() -> None:
     array = np.arange(12.0).reshape(3, 4)
     assert compact(array) is array
-    for strange in (array.T, array[::-1], array[:, ::2], np.broadcast_to(array[0], (3, 4))):
+    misaligned = np.frombuffer(b"?" + array.tobytes(), offset=1).reshape(3, 4)
+    broadcast = np.broadcast_to(array[0], (3, 4))
+    for strange in (array.T, array[::-1], array[:, ::2], broadcast, misaligned):
         copied = compact(strange)
         assert copied.flags.c_contiguous
         assert copied.flags.aligned
