@@ -109,19 +109,15 @@ def torch_engine(task: Task) -> Job:
     import torch
 
     torch.set_num_threads(task.threads)
-    weights, x, d_output = (
-        {name: torch.from_numpy(array) for name, array in part.items()}
-        if isinstance(part, dict)
-        else torch.from_numpy(part)
-        for part in task.arrays()
-    )
+    weights, x_array, d_array = task.arrays()
+    x, d_output = torch.from_numpy(x_array), torch.from_numpy(d_array)
+    x.requires_grad_(task.mode == TRAIN)
     shape = task.shape
     lstm = torch.nn.LSTM(shape.input_size, shape.hidden_size, shape.num_layers)
-    lstm.load_state_dict(weights)
-    x.requires_grad_(task.mode == TRAIN)
+    lstm.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     inputs = {"d_x": x, **dict(lstm.named_parameters())}
 
-    def infer() -> tuple[Any, ...]:
+    def infer() -> Any:
         with torch.inference_mode():
             return lstm(x)
 
@@ -152,7 +148,7 @@ def median_time(call: Callable[[], object], seconds: float) -> float:
     call()
     while time.perf_counter() - start < seconds / 5:
         call()
-    times = []
+    times: list[float] = []
     while not times or sum(times) < seconds:
         start = time.perf_counter()
         call()
