@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from fastlstm import LSTM, _core, get_num_threads, set_num_threads
 from fastlstm.threads import (
@@ -348,6 +349,19 @@ def test_blas_is_restored_after_many_threads_that_overlap(pool: Any) -> None:
             future.result()
     assert set(held) == {1}
     assert pool.get_num_threads() == 2
+
+
+def test_a_limit_that_a_caller_has_set_by_threadpoolctl_outlives_our_calls(pool: Any) -> None:
+    """threadpoolctl lets one thread at a time set the size, and quietly ignores the others."""
+    lstm, x = busy_layer(), busy_input()
+    with ThreadPoolExecutor(1) as worker:  # a thread that lives on, and could keep control
+        with threadpool_limits(3, user_api="blas"):
+            worker.submit(step_of, lstm, x).result()
+            assert pool.get_num_threads() == 3
+            step_of(lstm, x)
+            assert pool.get_num_threads() == 3
+            worker.submit(step_of, lstm, x).result()
+        assert pool.get_num_threads() == 2
 
 
 def test_the_blas_that_scipy_calls_is_named() -> None:
