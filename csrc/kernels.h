@@ -3,9 +3,10 @@
  * Why a table: kernels.c is compiled once per instruction set, and dispatch.c picks one of the
  * results at run time. Callers hold a pointer to a table and know nothing of instruction sets.
  *
- * Pointers need only be aligned to an element. Sizes and strides count elements. Buffers do not overlap, except
- * where "may be" says that two arguments may be the same pointer. Nothing is allocated, printed or
- * checked (asserts speak in debug builds only), and no kernel touches the floating-point mode.
+ * Pointers need only be aligned to an element. Sizes and strides count elements. Buffers do not
+ * overlap, except where "may be" says that two arguments may be the same pointer. Nothing is
+ * allocated, printed or checked (asserts speak in debug builds only), and no kernel touches the
+ * floating-point mode.
  */
 #ifndef FASTLSTM_KERNELS_H
 #define FASTLSTM_KERNELS_H
