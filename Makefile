@@ -36,6 +36,7 @@ $(VENV)/.lint: $(VENV)/.installed
 
 $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/asv machine --config benchmarks/asv.conf.json --yes
 	@touch $@
 
 demo: $(VENV)/.installed  ## learn Python's own manual and write some of it (about three minutes)
@@ -72,7 +73,8 @@ bench: $(VENV)/.bench  ## run the asv suite on the current commit
 	$(BIN)/asv run --config benchmarks/asv.conf.json --show-stderr 'HEAD^!'
 
 dashboard: $(VENV)/.bench  ## run asv over RANGE (HEAD~5..HEAD) and publish .asv/html
-	$(BIN)/asv run --config benchmarks/asv.conf.json --quick --skip-existing-commits '$(RANGE)'
+	$(BIN)/asv run --config benchmarks/asv.conf.json -a rounds=1 \
+	    --skip-existing-commits '$(RANGE)'
 	$(BIN)/asv publish --config benchmarks/asv.conf.json
 
 regressions: $(VENV)/.bench  ## compare BASE (HEAD~1) with HEAD; fails past a ratio and a time
