@@ -63,7 +63,7 @@ lint: $(VENV)/.lint  ## ruff, cython-lint and mypy
 sanitize:  ## the C driver under ASAN + UBSAN, under valgrind, and for aarch64 under qemu
 	$(MAKE) -C tests/csrc sanitize valgrind neon
 
-test-build: $(BIN)/python  ## build in every way (sdist, wheel, editable, debug, no OpenMP) and try each
+test-build: $(VENV)/.installed  ## build in every way (sdist, wheel, editable, debug, no OpenMP) and try each
 	$(BIN)/python -m tests.build_matrix
 
 mutants: $(VENV)/.test  ## break the core in many ways, one at a time: each must turn a test red

@@ -84,7 +84,8 @@ class _BlasHold:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant, for a signal handler that forks while its own thread is in here.
+        self._lock = threading.RLock()
         self._holders = 0
         self._pools: list[Any] | None = None
         self._before: list[int] = []
@@ -126,9 +127,16 @@ class _BlasHold:
                 pool.set_num_threads(count)
                 _release(pool)
 
-    def restart_after_fork(self) -> None:
-        """Forget holders that exist only in the parent; its lock may have been taken, too."""
-        self._lock = threading.Lock()
+    def before_fork(self) -> None:
+        """No fork while another thread sets sizes: the child would inherit locks that are taken."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Forget holders that exist only in the parent."""
+        self._lock = threading.RLock()
         if self._holders:
             self._holders = 0
             self._set(self._before)
@@ -161,11 +169,15 @@ def _after_fork_in_child() -> None:
     # that are not there. It takes the path without OpenMP for the rest of its life.
     global _forked
     _forked = True
-    _blas_hold.restart_after_fork()
+    _blas_hold.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_blas_hold.before_fork,
+        after_in_parent=_blas_hold.after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 @contextmanager
