@@ -1,6 +1,6 @@
 """Breaks the core in many ways, one at a time, and demands that each turns a test red.
 
-    python -m tests.mutations            # all of them: some eight minutes on two quiet cores
+    python -m tests.mutations            # all of them: seven minutes on a quiet machine
     python -m tests.mutations gates df   # those with one of these words in their names
 
 Works on a copy of the tree in a temporary folder. Exits with 1 if a mutation survives, if its

@@ -456,7 +456,8 @@ def test_threads_begin_by_themselves_where_the_work_is_large(dtype: type) -> Non
     rng = np.random.default_rng(5)
     lstm = LSTM(50, 100, dtype=dtype, rng=rng)
     x = normal(rng, (40, 16, 50), dtype)
-    assert 8 * 40 * 16 * 100 * 150 > 2 * threads_module.LEAST_WORK
+    operations = 8 * 40 * 16 * 100 * 150
+    assert operations > 2 * threads_module.LEAST_WORK
     results = []
     for threads in (1, 2):
         set_num_threads(threads)
