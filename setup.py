@@ -132,7 +132,13 @@ DIRECTIVES = {
 }
 EXTENSIONS = [
     Extension("fastlstm._blas", ["src/fastlstm/_blas.pyx"]),
-    Extension("fastlstm._core", ["src/fastlstm/_core.pyx"], include_dirs=["csrc"]),
+    Extension(
+        "fastlstm._core",
+        ["src/fastlstm/_core.pyx"],
+        include_dirs=["csrc"],
+        # The kernels' objects are linked in by BuildCore: a change of theirs links anew.
+        depends=[str(source) for source in sorted(Path("csrc").glob("*.[ch]"))],
+    ),
 ]
 
 setup(

@@ -219,8 +219,8 @@ MUTATIONS = [
     Mutation(
         "bias gradient overwritten row by row",
         CORE,
-        "out[column] += a[row, column]",
-        "out[column] = a[row, column]",
+        "partial[column] += a[row, column]",
+        "partial[column] = a[row, column]",
     ),
     Mutation(
         "product of one row overwrites instead of adding",

@@ -162,17 +162,6 @@ def test_previous_h_is_the_step_before_or_the_initial_state(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_sum_rows_adds_to_what_is_there_in_the_order_of_the_rows(dtype: type) -> None:
-    a = normal(np.random.default_rng(0), (50, 7), dtype)
-    out = np.ones(7, dtype)
-    _core.sum_rows(out, a)
-    expected = np.ones(7, dtype)
-    for row in a:
-        expected = expected + row
-    assert_same_bits(out, expected)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_scatter_add_rows_is_numpys_add_at(dtype: type) -> None:
     rng = np.random.default_rng(0)
     ids, rows = rng.integers(0, 5, 40), normal(rng, (40, 3), dtype)

@@ -63,6 +63,12 @@ def test_rows_are_summed(dtype: Any, shape: tuple[int, int]) -> None:
     assert_close(sum_rows(a), expected, BOUND[dtype])
 
 
+def test_a_sum_of_very_many_rows_does_not_drown_in_its_own_rounding() -> None:
+    a = np.full((200_000, 3), 0.1, np.float32)
+    expected = np.full(3, 200_000 * float(np.float32(0.1)))
+    assert_close(sum_rows(a), expected, 1e-5)  # one running sum is off by 1e-3
+
+
 @every_dtype
 def test_rows_are_added_to_where_their_ids_say(dtype: Any) -> None:
     rng = np.random.default_rng(0)

@@ -375,6 +375,10 @@ def previous_h(
 
 # --- products for the rest of the network --------------------------------------------------------
 
+cdef enum:
+    RUN = 256  # rows that sum_rows adds up apart
+
+
 def matmul(
     real[:, ::1] out,                    # OUT (m, n)
     const real[:, ::1] a,                # IN  (m, k), or (k, m) if transpose_a
@@ -408,13 +412,26 @@ cdef void _matmul_rows(
          out.shape[1], a.shape[1], b.shape[1], accumulate)
 
 
-def sum_rows(real[::1] out, const real[:, ::1] a):
-    """out += the sum over the rows of `a`, in the order of the rows."""
-    cdef Py_ssize_t row, column
+def sum_rows(
+    real[::1] out,                       # OUT (columns,)
+    real[::1] partial,                   # scratch (columns,)
+    const real[:, ::1] a,                # IN  (rows, columns)
+):
+    """out = the sum over the rows of `a`, in a fixed order.
+
+    Runs of rows are summed apart, so that a sum of very many rows does not drown the next one in
+    its own rounding.
+    """
+    cdef Py_ssize_t run, row, column
     with nogil:
-        for row in range(a.shape[0]):
+        out[:] = 0
+        for run in range((a.shape[0] + RUN - 1) // RUN):
+            partial[:] = 0
+            for row in range(run * RUN, min((run + 1) * RUN, a.shape[0])):
+                for column in range(a.shape[1]):
+                    partial[column] += a[row, column]
             for column in range(a.shape[1]):
-                out[column] += a[row, column]
+                out[column] += partial[column]
 
 
 def scatter_add_rows(real[:, ::1] out, const long long[::1] ids, const real[:, ::1] rows):

@@ -35,7 +35,7 @@ def sum_rows(a: Array) -> Array:
     """Sum over the rows of a C-contiguous (rows, columns) matrix: (columns,)."""
     out = np.zeros(a.shape[1], a.dtype)
     if a.size:
-        _core.sum_rows(out, a)
+        _core.sum_rows(out, np.empty_like(out), a)
     return out
 
 

@@ -115,8 +115,8 @@ class LSTM(Layer):
         self.bidirectional = check_flag("bidirectional", bidirectional)
         self.dtype = check_dtype("dtype", dtype)
         directions = 2 if self.bidirectional else 1
-        check_extent("input_size", 4 * self.hidden_size, self.input_size)
         check_extent("hidden_size", 4 * self.hidden_size, directions * self.hidden_size)
+        check_extent("input_size", 4 * self.hidden_size, self.input_size)
         widest = max(self.input_size, directions * self.hidden_size) + self.hidden_size
         check_extent("num_layers", self.num_layers, directions * 4 * self.hidden_size, widest)
         if self.dropout and self.num_layers == 1:
