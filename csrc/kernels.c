@@ -32,12 +32,21 @@
 #define ISA_NAME "generic"
 #endif
 
+/* Plain C has no products of its own: there BLAS is faster. */
+#ifdef FASTLSTM_ISA_GENERIC
+#define PRODUCTS(type) 0, NULL, NULL, NULL, NULL, NULL
+#else
+#define PRODUCTS(type)                                                                             \
+    (FASTLSTM_VECTOR_BYTES / (ptrdiff_t)sizeof(real_##type)), pack_##type, pack_gates_##type,      \
+        multiply_##type, multiply_packed_##type, cell_step_##type
+#endif
+#define KERNELS(type)                                                                              \
+    {                                                                                              \
+        sigmoid_##type, tanh_##type, cell_forward_##type, cell_backward_##type, PRODUCTS(type)     \
+    }
+
 extern const fastlstm_isa ISA_TABLE;
-const fastlstm_isa ISA_TABLE = {
-    .name = ISA_NAME,
-    .f32 = {sigmoid_f32, tanh_f32, cell_forward_f32, cell_backward_f32},
-    .f64 = {sigmoid_f64, tanh_f64, cell_forward_f64, cell_backward_f64},
-};
+const fastlstm_isa ISA_TABLE = {.name = ISA_NAME, .f32 = KERNELS(f32), .f64 = KERNELS(f64)};
 
 #else /* FASTLSTM_REAL: the body, for one real type */
 
@@ -69,22 +78,31 @@ static void KERNEL(tanh)(real *out, const real *x, ptrdiff_t n)
         v_store_part(out + k, v_tanh(v_load_part(x + k, n - k)), n - k);
 }
 
-/* n <= V_WIDTH hidden units of one row. h, c, c_prev point at the first of them, gates at its i;
- * the other gates of the same unit lie `hidden` elements apart. */
+/* n <= V_WIDTH hidden units of one row, from the pre-activations of i, f, g, o. h, c, c_prev point
+ * at the first unit, gates at its i, or nowhere if nobody wants them; the other gates of the same
+ * unit lie `hidden` elements apart. */
+FASTLSTM_INLINE void KERNEL(cell_units)(real *h, real *c, real *gates, const real *c_prev,
+                                        const vec pre[4], ptrdiff_t hidden, ptrdiff_t n)
+{
+    vec i = v_sigmoid(pre[0]), f = v_sigmoid(pre[1]);
+    vec g = v_tanh(pre[2]), o = v_sigmoid(pre[3]);
+    vec c_new = v_fma(f, v_load_n(c_prev, n), v_mul(i, g));
+    if (gates != NULL) {
+        v_store_n(gates, i, n);
+        v_store_n(gates + hidden, f, n);
+        v_store_n(gates + 2 * hidden, g, n);
+        v_store_n(gates + 3 * hidden, o, n);
+    }
+    v_store_n(c, c_new, n);
+    v_store_n(h, v_mul(o, v_tanh(c_new)), n);
+}
+
 FASTLSTM_INLINE void KERNEL(forward_units)(real *h, real *c, real *gates, const real *c_prev,
                                            ptrdiff_t hidden, ptrdiff_t n)
 {
-    vec i = v_sigmoid(v_load_n(gates, n));
-    vec f = v_sigmoid(v_load_n(gates + hidden, n));
-    vec g = v_tanh(v_load_n(gates + 2 * hidden, n));
-    vec o = v_sigmoid(v_load_n(gates + 3 * hidden, n));
-    vec c_new = v_fma(f, v_load_n(c_prev, n), v_mul(i, g));
-    v_store_n(gates, i, n);
-    v_store_n(gates + hidden, f, n);
-    v_store_n(gates + 2 * hidden, g, n);
-    v_store_n(gates + 3 * hidden, o, n);
-    v_store_n(c, c_new, n);
-    v_store_n(h, v_mul(o, v_tanh(c_new)), n);
+    vec pre[4] = {v_load_n(gates, n), v_load_n(gates + hidden, n), v_load_n(gates + 2 * hidden, n),
+                  v_load_n(gates + 3 * hidden, n)};
+    KERNEL(cell_units)(h, c, gates, c_prev, pre, hidden, n);
 }
 
 static void KERNEL(cell_forward)(real *h, real *c, real *gates, const real *c_prev,
@@ -167,6 +185,10 @@ static void KERNEL(cell_backward)(real *gates, real *d_c, const real *d_h, const
                              c_prev + at, hidden);
     }
 }
+
+#ifndef FASTLSTM_ISA_GENERIC
+#include "products.h"
+#endif
 
 #undef KERNEL
 

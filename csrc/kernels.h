@@ -30,6 +30,31 @@
  *                              ld_d_output >= hidden elements apart
  *   c        (rows, hidden)    cell state after the step
  *   c_prev   (rows, hidden)    cell state before the step
+ *
+ * The products over packed panels (products.h) are NULL, and vector is 0, in plain C.
+ *
+ * vector: hidden units, or a quarter of the columns, in a panel. Panels have room for
+ *   ceil(columns / (4*vector)) * 4*vector * inner elements, or, of gates,
+ *   ceil(hidden / vector) * 4*vector * inner.
+ *
+ * pack, pack_gates: B into panels.
+ *   b       (inner, columns), or (columns, inner) if transpose_b; rows are ld_b elements apart
+ *   weight  (4*hidden, inner), its rows in the order i, f, g, o
+ *
+ * multiply: out = A·B, or out += A·B if accumulate. inner >= 1.
+ *   out  (rows, columns), rows are ld_out elements apart
+ *   a    (rows, inner), or (inner, rows) if transpose_a; b (inner, columns), or transposed
+ *
+ * multiply_packed: out = initial + A·B, with B in panels; initial (columns), or NULL for zeros.
+ *
+ * cell_step: a product with a step of the cell as its end, for `rows` sequences.
+ *   pre     (rows, ceil(hidden/vector)*4*vector)  in: what x and the bias give, as multiply_packed
+ *                                                 leaves it over panels of gates; scratch after
+ *   h_prev  (rows, hidden)    hidden state before the step, rows are ld_h_prev elements apart; NULL
+ *                             for zeros
+ *   panels  of gates, from the recurrent weights (4*hidden, hidden)
+ *   gates   (rows, 4*hidden)  out: activated gates in the order i, f, g, o; may be NULL
+ *   h, c, c_prev              as in cell_forward; h does not overlap h_prev
  */
 #define FASTLSTM_DECLARE_KERNELS(table, real)                                                      \
     typedef struct table {                                                                         \
@@ -40,6 +65,19 @@
         void (*cell_backward)(real *gates, real *d_c, const real *d_h, const real *d_output,       \
                               const real *c, const real *c_prev, ptrdiff_t rows,                   \
                               ptrdiff_t hidden, ptrdiff_t ld_d_output);                            \
+        ptrdiff_t vector;                                                                          \
+        void (*pack)(real *panels, const real *b, ptrdiff_t ld_b, int transpose_b,                 \
+                     ptrdiff_t inner, ptrdiff_t columns);                                          \
+        void (*pack_gates)(real *panels, const real *weight, ptrdiff_t inner, ptrdiff_t hidden);   \
+        void (*multiply)(real *out, ptrdiff_t ld_out, const real *a, ptrdiff_t ld_a,               \
+                         int transpose_a, const real *b, ptrdiff_t ld_b, int transpose_b,          \
+                         ptrdiff_t rows, ptrdiff_t inner, ptrdiff_t columns, int accumulate);      \
+        void (*multiply_packed)(real *out, ptrdiff_t ld_out, const real *initial, const real *a,   \
+                                ptrdiff_t ld_a, const real *panels, ptrdiff_t rows,                \
+                                ptrdiff_t inner, ptrdiff_t columns);                               \
+        void (*cell_step)(real *h, real *c, real *gates, real *pre, const real *c_prev,            \
+                          const real *h_prev, const real *panels, ptrdiff_t rows,                  \
+                          ptrdiff_t hidden, ptrdiff_t ld_h, ptrdiff_t ld_h_prev);                  \
     } table
 
 FASTLSTM_DECLARE_KERNELS(fastlstm_kernels_f32, float);

@@ -42,6 +42,14 @@
 #define FASTLSTM_INLINE static inline __attribute__((always_inline))
 #endif
 
+#if defined(FASTLSTM_ISA_AVX512)
+#define FASTLSTM_VECTOR_BYTES 64
+#elif defined(FASTLSTM_ISA_AVX2)
+#define FASTLSTM_VECTOR_BYTES 32
+#else
+#define FASTLSTM_VECTOR_BYTES 16
+#endif
+
 /* Before a loop over vectors: its iterations are independent. Only plain C needs to be told, there
  * the compiler makes the vectors (an output may be the very same buffer as an input). */
 #if !defined(FASTLSTM_ISA_GENERIC)
