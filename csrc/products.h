@@ -40,11 +40,16 @@ static void KERNEL(pack_vector)(real *panel, const real *b, ptrdiff_t ld_b, int 
                                 ptrdiff_t column, ptrdiff_t columns, ptrdiff_t inner)
 {
     ptrdiff_t n = columns - column < V_WIDTH ? columns - column : V_WIDTH;
-    for (ptrdiff_t k = 0; k < inner; k++) {
-        for (ptrdiff_t lane = 0; lane < V_WIDTH; lane++) {
-            ptrdiff_t at = transposed ? (column + lane) * ld_b + k : k * ld_b + column + lane;
-            panel[k * PANEL + lane] = lane < n ? b[at] : 0;
-        }
+    if (n < V_WIDTH)
+        for (ptrdiff_t k = 0; k < inner; k++)
+            v_store(panel + k * PANEL, v_set(0));
+    if (transposed) {
+        for (ptrdiff_t lane = 0; lane < n; lane++)
+            for (ptrdiff_t k = 0; k < inner; k++)
+                panel[k * PANEL + lane] = b[(column + lane) * ld_b + k];
+    } else if (n > 0) {
+        for (ptrdiff_t k = 0; k < inner; k++)
+            v_store(panel + k * PANEL, v_load_n(b + k * ld_b + column, n));
     }
 }
 
@@ -318,27 +323,32 @@ static void KERNEL(multiply)(real *out, ptrdiff_t ld_out, const real *a, ptrdiff
                              int transpose_a, const real *b, ptrdiff_t ld_b, int transpose_b,
                              ptrdiff_t rows, ptrdiff_t inner, ptrdiff_t columns, int accumulate)
 {
-    real panel[BLOCK_INNER * PANEL];
+    real panel[BLOCK_INNER * PANEL], a_block[BLOCK_INNER * BLOCK_ROWS];
     for (ptrdiff_t row = 0; row < rows; row += BLOCK_ROWS) {
         ptrdiff_t count = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
-        for (ptrdiff_t column = 0; column < columns; column += PANEL) {
-            real *to = out + row * ld_out + column;
-            ptrdiff_t width = columns - column < PANEL ? columns - column : PANEL;
-            for (ptrdiff_t k = 0; k < inner; k += BLOCK_INNER) {
-                ptrdiff_t depth = inner - k < BLOCK_INNER ? inner - k : BLOCK_INNER;
-                const real *from = transpose_b ? b + column * ld_b + k : b + k * ld_b + column;
-                KERNEL(pack)(panel, from, ld_b, transpose_b, depth, width);
-                const real *a_block = transpose_a ? a + k * ld_a + row : a + row * ld_a + k;
-                KERNEL(multiply_panel)((tile_arguments){.out = to,
-                                                        .ld_out = ld_out,
-                                                        .initial = k > 0 || accumulate ? to : NULL,
-                                                        .ld_initial = ld_out,
-                                                        .a = a_block,
-                                                        .stride = ld_a,
-                                                        .panel = panel,
-                                                        .inner = depth,
-                                                        .columns = width},
-                                       count, transpose_a);
+        for (ptrdiff_t k = 0; k < inner; k += BLOCK_INNER) {
+            ptrdiff_t depth = inner - k < BLOCK_INNER ? inner - k : BLOCK_INNER;
+            tile_arguments it = {.ld_out = ld_out,
+                                 .ld_initial = ld_out,
+                                 .a = a + row * ld_a + k,
+                                 .stride = ld_a,
+                                 .panel = panel,
+                                 .inner = depth};
+            if (transpose_a) {
+                /* Rows of A that are a power of 2 apart would push each other out of L1. */
+                for (ptrdiff_t j = 0; j < depth; j++)
+                    memcpy(a_block + j * BLOCK_ROWS, a + (k + j) * ld_a + row,
+                           (size_t)count * sizeof(real));
+                it.a = a_block;
+                it.stride = BLOCK_ROWS;
+            }
+            for (ptrdiff_t column = 0; column < columns; column += PANEL) {
+                it.columns = columns - column < PANEL ? columns - column : PANEL;
+                KERNEL(pack)(panel, transpose_b ? b + column * ld_b + k : b + k * ld_b + column,
+                             ld_b, transpose_b, depth, it.columns);
+                it.out = out + row * ld_out + column;
+                it.initial = k > 0 || accumulate ? it.out : NULL;
+                KERNEL(multiply_panel)(it, count, transpose_a);
             }
         }
     }

@@ -6,13 +6,17 @@ COMPILER: str
 FLAGS: str
 BLAS_INTEGER_BITS: int
 ISA: str
+VECTOR: dict[int, int]
 
 def sigmoid(out: Array, x: Array) -> None: ...
 def tanh(out: Array, x: Array) -> None: ...
+def pack(panels: Array, b: Array) -> None: ...
+def pack_gates(panels: Array, weight: Array) -> None: ...
 def forward(
     h: Array,
     c: Array,
     gates: Array,
+    pre: Array,
     h_n: Array,
     c_n: Array,
     x: Array,
@@ -25,6 +29,7 @@ def forward(
     backwards: bool,
     keep: bool,
     zero_state: bool,
+    packed: bool,
 ) -> None: ...
 def backward(
     gates: Array,
@@ -37,6 +42,7 @@ def backward(
     offsets: Array,
     blocks: Array,
     backwards: bool,
+    packed: bool,
 ) -> None: ...
 def previous_h(out: Array, h: Array, h_0: Array, offsets: Array, backwards: bool) -> None: ...
 def matmul(
@@ -47,6 +53,7 @@ def matmul(
     transpose_b: bool,
     accumulate: bool,
     threads: int,
+    packed: bool,
 ) -> None: ...
 def sum_rows(out: Array, partial: Array, a: Array) -> None: ...
 def scatter_add_rows(out: Array, ids: Array, rows: Array) -> None: ...

@@ -85,6 +85,8 @@ cdef const fastlstm_isa* _pick_isa() except NULL:
 
 cdef const fastlstm_isa* _isa = _pick_isa()
 ISA = _isa.name.decode()
+# Elements of a vector in panels, by the size of an element; 0: no packed products, BLAS serves.
+VECTOR = {4: _isa.f32.vector, 8: _isa.f64.vector}
 
 
 # --- gate math, with the dtype told apart in one place -------------------------------------------
@@ -110,6 +112,42 @@ cdef inline void _cell_backward(
         _isa.f64.cell_backward(gates, d_c, d_h, d_output, c, c_prev, rows, hidden, ld_d_output)
 
 
+cdef inline void _cell_step(
+    real* h, real* c, real* gates, real* pre, const real* c_prev, const real* h_prev,
+    const real* panels, Py_ssize_t rows, Py_ssize_t hidden,
+    Py_ssize_t ld_h, Py_ssize_t ld_h_prev,
+) noexcept nogil:
+    if real is float:
+        _isa.f32.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, ld_h, ld_h_prev)
+    else:
+        _isa.f64.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, ld_h, ld_h_prev)
+
+
+cdef inline void _multiply_packed(
+    real* out, Py_ssize_t ld_out, const real* initial, const real* a, Py_ssize_t ld_a,
+    const real* panels, Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns,
+) noexcept nogil:
+    if real is float:
+        _isa.f32.multiply_packed(out, ld_out, initial, a, ld_a, panels, rows, inner, columns)
+    else:
+        _isa.f64.multiply_packed(out, ld_out, initial, a, ld_a, panels, rows, inner, columns)
+
+
+cdef inline void _multiply(
+    real* out, Py_ssize_t ld_out, const real* a, Py_ssize_t ld_a, bint transpose_a,
+    const real* b, Py_ssize_t ld_b, bint transpose_b,
+    Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns, bint accumulate,
+) noexcept nogil:
+    if real is float:
+        _isa.f32.multiply(out, ld_out, a, ld_a, transpose_a, b, ld_b, transpose_b,
+                          rows, inner, columns, accumulate)
+    else:
+        _isa.f64.multiply(out, ld_out, a, ld_a, transpose_a, b, ld_b, transpose_b,
+                          rows, inner, columns, accumulate)
+
+
+# --- elementwise and packing, for Python ---------------------------------------------------------
+
 def sigmoid(real[::1] out, const real[::1] x):
     """out = 1 / (1 + exp(-x))."""
     if x.shape[0]:
@@ -128,6 +166,26 @@ def tanh(real[::1] out, const real[::1] x):
             _isa.f64.tanh(&out[0], &x[0], x.shape[0])
 
 
+def pack(real[::1] panels, const real[:, ::1] b):
+    """Panels of b (inner, columns), for a product with it on the right."""
+    cdef Py_ssize_t inner = b.shape[0], columns = b.shape[1]
+    with nogil:
+        if real is float:
+            _isa.f32.pack(&panels[0], &b[0, 0], columns, False, inner, columns)
+        else:
+            _isa.f64.pack(&panels[0], &b[0, 0], columns, False, inner, columns)
+
+
+def pack_gates(real[::1] panels, const real[:, ::1] weight):
+    """Panels of gates of weight (4H, inner), for a product with its transpose on the right."""
+    cdef Py_ssize_t inner = weight.shape[1], hidden = weight.shape[0] // 4
+    with nogil:
+        if real is float:
+            _isa.f32.pack_gates(&panels[0], &weight[0, 0], inner, hidden)
+        else:
+            _isa.f64.pack_gates(&panels[0], &weight[0, 0], inner, hidden)
+
+
 # --- forward -------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t _alive(
@@ -140,60 +198,68 @@ cdef inline Py_ssize_t _alive(
 
 
 cdef void _project(
-    real[:, ::1] gates,                  # OUT (rows, 4H), rows of the chunk
+    real[:, ::1] pre,                    # OUT rows of the chunk
     const real[:, ::1] x,                # IN  (N, I)
-    const real[:, ::1] weight_ih,        # IN  (4H, I)
-    const real[::1] bias,                # IN  (4H,)
+    const real[::1] weight_ih,           # IN  (4H, I), or panels
+    const real[::1] bias,                # IN  (4H,), or panels
     Py_ssize_t row,                      # the first row to work on, of x,
     Py_ssize_t end,                      # and the one after the last
-    Py_ssize_t gates_row,                # row of x that row 0 of gates stands for
+    Py_ssize_t pre_row,                  # row of x that row 0 of pre stands for
+    bint packed,
 ) noexcept nogil:
-    """gates = bias + x·W_ihᵀ for rows [row, end)."""
-    cdef Py_ssize_t width = gates.shape[1]
+    """pre = bias + x·W_ihᵀ for rows [row, end)."""
+    cdef Py_ssize_t width = pre.shape[1]
+    cdef Py_ssize_t inner = x.shape[1]
     cdef Py_ssize_t i
     if row >= end:
         return
+    if packed:
+        _multiply_packed(&pre[row - pre_row, 0], width, &bias[0], &x[row, 0], inner,
+                         &weight_ih[0], end - row, inner, width)
+        return
     for i in range(row, end):
-        memcpy(&gates[i - gates_row, 0], &bias[0], width * sizeof(real))
-    gemm(&gates[row - gates_row, 0], &x[row, 0], &weight_ih[0, 0], False, True,
-         end - row, width, x.shape[1], width, x.shape[1], x.shape[1], True)
+        memcpy(&pre[i - pre_row, 0], &bias[0], width * sizeof(real))
+    gemm(&pre[row - pre_row, 0], &x[row, 0], &weight_ih[0], False, True,
+         end - row, width, inner, width, inner, inner, True)
 
 
 cdef void _forward_segment(
-    real* h, real* c, real* gates, const real* h_prev, const real* c_prev,
-    const real[:, ::1] weight_hh, Py_ssize_t rows, Py_ssize_t ld_h, Py_ssize_t ld_h_prev,
-    bint h_prev_is_zero,
+    real* h, real* c, real* gates, real* pre, const real* h_prev, const real* c_prev,
+    const real* weight_hh, Py_ssize_t rows, Py_ssize_t hidden,
+    Py_ssize_t ld_h, Py_ssize_t ld_h_prev, bint packed,
 ) noexcept nogil:
-    """One step for some sequences: gates += h_{t-1}·W_hhᵀ, then the cell."""
-    cdef Py_ssize_t hidden = weight_hh.shape[1]
-    if rows <= 0:
+    """One step for some sequences: pre + h_{t-1}·W_hhᵀ, then the cell. NULL as h_prev is zero."""
+    if packed:
+        _cell_step(h, c, gates, pre, c_prev, h_prev, weight_hh, rows, hidden, ld_h, ld_h_prev)
         return
-    if not h_prev_is_zero:
-        gemm(gates, h_prev, &weight_hh[0, 0], False, True,
+    if h_prev is not NULL:
+        gemm(pre, h_prev, weight_hh, False, True,
              rows, 4 * hidden, hidden, 4 * hidden, ld_h_prev, hidden, True)
-    _cell_forward(h, c, gates, c_prev, rows, hidden, ld_h)
+    _cell_forward(h, c, pre, c_prev, rows, hidden, ld_h)
 
 
 cdef void _forward_block(
     real[:, :] h,                        # OUT (N, H)
     real[:, ::1] c,                      # OUT (N, H) if keep, else unused
-    real[:, ::1] gates,                  # IN/OUT (rows of the chunk, 4H)
+    real[:, ::1] gates,                  # OUT (N, 4H) if keep and packed, else unused
+    real[:, ::1] pre,                    # IN  rows of the chunk; OUT gates if not packed
     real[:, ::1] h_n,                    # IN/OUT (B, H)
     real[:, ::1] c_n,                    # IN/OUT (B, H)
-    const real[:, ::1] weight_hh,        # IN  (4H, H)
+    const real[::1] weight_hh,           # IN  (4H, H), or panels
     const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
     Py_ssize_t chunk_first, Py_ssize_t chunk_last, bint backwards,
     Py_ssize_t first, Py_ssize_t last,   # the block of sequences
-    bint keep, bint zero_state,
+    bint keep, bint zero_state, bint packed,
 ) noexcept nogil:
     """The recurrence of a block of sequences over the steps of a chunk."""
-    cdef Py_ssize_t hidden = weight_hh.shape[1]
+    cdef Py_ssize_t hidden = h_n.shape[1]
     cdef Py_ssize_t ld_h = h.strides[0] // <Py_ssize_t>sizeof(real)
     cdef Py_ssize_t step = -1 if backwards else 1
     cdef Py_ssize_t t = chunk_last - 1 if backwards else chunk_first
-    cdef Py_ssize_t gates_row = 0 if keep else offsets[chunk_first]
+    cdef Py_ssize_t pre_row = _pre_row(offsets, chunk_first, keep, packed)
     cdef Py_ssize_t _step, rows, entered, row, row_prev
     cdef real* c_rows
+    cdef real* kept = NULL
     for _step in range(chunk_last - chunk_first):
         rows = _alive(offsets, t, first, last)
         if rows > 0:
@@ -202,18 +268,29 @@ cdef void _forward_block(
             c_rows = &c[row, 0] if keep else &c_n[first, 0]
             if entered > 0:
                 row_prev = offsets[t - step] + first
+                if keep and packed:
+                    kept = &gates[row, 0]
                 _forward_segment(
-                    &h[row, 0], c_rows, &gates[row - gates_row, 0], &h[row_prev, 0],
+                    &h[row, 0], c_rows, kept, &pre[row - pre_row, 0], &h[row_prev, 0],
                     &c[row_prev, 0] if keep else c_rows,
-                    weight_hh, entered, ld_h, ld_h, False)
+                    &weight_hh[0], entered, hidden, ld_h, ld_h, packed)
             if entered < rows:
+                if keep and packed:
+                    kept = &gates[row + entered, 0]
                 _forward_segment(
-                    &h[row + entered, 0], c_rows + entered * hidden,
-                    &gates[row + entered - gates_row, 0],
-                    &h_n[first + entered, 0], &c_n[first + entered, 0],
-                    weight_hh, rows - entered, ld_h, hidden, zero_state)
+                    &h[row + entered, 0], c_rows + entered * hidden, kept,
+                    &pre[row + entered - pre_row, 0],
+                    <real*>NULL if zero_state else &h_n[first + entered, 0], &c_n[first + entered, 0],
+                    &weight_hh[0], rows - entered, hidden, ld_h, hidden, packed)
             _leave(h, c, h_n, c_n, row, first, _alive(offsets, t + step, first, last), rows, keep)
         t = t + step
+
+
+cdef inline Py_ssize_t _pre_row(
+    const Py_ssize_t[::1] offsets, Py_ssize_t chunk_first, bint keep, bint packed
+) noexcept nogil:
+    """Row of x that row 0 of `pre` stands for: BLAS leaves all gates there if they are kept."""
+    return 0 if keep and not packed else offsets[chunk_first]
 
 
 cdef void _leave(
@@ -232,19 +309,21 @@ cdef void _leave(
 def forward(
     real[:, :] h,                        # OUT (N, H), unit stride along H
     real[:, ::1] c,                      # OUT (N, H) if keep, else ignored
-    real[:, ::1] gates,                  # OUT (N, 4H) activated if keep, else scratch for a chunk
+    real[:, ::1] gates,                  # OUT (N, 4H) activated if keep and packed, else ignored
+    real[:, ::1] pre,                    # scratch for a chunk; not packed, and keep: OUT (N, 4H)
     real[:, ::1] h_n,                    # IN  (B, H) initial state, OUT final state
     real[:, ::1] c_n,                    # IN  (B, H) initial state, OUT final state
     const real[:, ::1] x,                # IN  (N, I)
-    const real[:, ::1] weight_ih,        # IN  (4H, I)
-    const real[:, ::1] weight_hh,        # IN  (4H, H)
-    const real[::1] bias,                # IN  (4H,)
+    const real[::1] weight_ih,           # IN  (4H, I), or panels
+    const real[::1] weight_hh,           # IN  (4H, H), or panels
+    const real[::1] bias,                # IN  (4H,), or panels
     const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
     const Py_ssize_t[::1] chunks,        # IN  boundaries of runs of steps
     const Py_ssize_t[::1] blocks,        # IN  boundaries of blocks of sequences
     bint backwards,
     bint keep,
     bint zero_state,
+    bint packed,
 ):
     """Run one layer in one direction over all steps, on as many threads as there are blocks."""
     cdef Py_ssize_t n_chunks = chunks.shape[0] - 1
@@ -255,33 +334,34 @@ def forward(
         if threads == 1:
             for i in range(n_chunks):
                 chunk = n_chunks - 1 - i if backwards else i
-                _project_part(gates, x, weight_ih, bias, offsets, chunks, chunk, 0, 1, keep)
-                _forward_block(h, c, gates, h_n, c_n, weight_hh, offsets, chunks[chunk],
-                               chunks[chunk + 1], backwards, 0, blocks[1], keep, zero_state)
+                _project_part(pre, x, weight_ih, bias, offsets, chunks, chunk, 0, 1, keep, packed)
+                _forward_block(h, c, gates, pre, h_n, c_n, weight_hh, offsets, chunks[chunk],
+                               chunks[chunk + 1], backwards, 0, blocks[1], keep, zero_state,
+                               packed)
         else:
             with parallel(num_threads=threads):
                 for i in range(n_chunks):
                     chunk = n_chunks - 1 - i if backwards else i
                     # Each prange ends in a barrier: the recurrence finds the chunk projected.
                     for part in prange(threads, schedule="static"):
-                        _project_part(gates, x, weight_ih, bias, offsets, chunks, chunk,
-                                      part, threads, keep)
+                        _project_part(pre, x, weight_ih, bias, offsets, chunks, chunk,
+                                      part, threads, keep, packed)
                     for part in prange(threads, schedule="static"):
-                        _forward_block(h, c, gates, h_n, c_n, weight_hh, offsets, chunks[chunk],
-                                       chunks[chunk + 1], backwards, blocks[part],
-                                       blocks[part + 1], keep, zero_state)
+                        _forward_block(h, c, gates, pre, h_n, c_n, weight_hh, offsets,
+                                       chunks[chunk], chunks[chunk + 1], backwards, blocks[part],
+                                       blocks[part + 1], keep, zero_state, packed)
 
 
 cdef void _project_part(
-    real[:, ::1] gates, const real[:, ::1] x, const real[:, ::1] weight_ih, const real[::1] bias,
+    real[:, ::1] pre, const real[:, ::1] x, const real[::1] weight_ih, const real[::1] bias,
     const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] chunks,
-    Py_ssize_t chunk, Py_ssize_t part, Py_ssize_t parts, bint keep,
+    Py_ssize_t chunk, Py_ssize_t part, Py_ssize_t parts, bint keep, bint packed,
 ) noexcept nogil:
     """The projection of one of `parts` equal shares of a chunk's rows."""
     cdef Py_ssize_t row = offsets[chunks[chunk]]
     cdef Py_ssize_t rows = offsets[chunks[chunk + 1]] - row
-    _project(gates, x, weight_ih, bias, row + rows * part // parts,
-             row + rows * (part + 1) // parts, 0 if keep else row)
+    _project(pre, x, weight_ih, bias, row + rows * part // parts, row + rows * (part + 1) // parts,
+             _pre_row(offsets, chunks[chunk], keep, packed), packed)
 
 
 # --- backward ------------------------------------------------------------------------------------
@@ -293,16 +373,16 @@ cdef void _backward_block(
     const real[:, :] d_output,           # IN  (N, H)
     const real[:, ::1] c,                # IN  (N, H)
     const real[:, ::1] c_0,              # IN  (B, H)
-    const real[:, ::1] weight_hh,        # IN  (4H, H)
+    const real[::1] weight_hh,           # IN  (4H, H), or panels
     const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
-    bint backwards, Py_ssize_t first, Py_ssize_t last,
+    bint backwards, Py_ssize_t first, Py_ssize_t last, bint packed,
 ) noexcept nogil:
     """BPTT of a block of sequences over all steps.
 
     Row b of d_h and d_c holds what flows into the sequence's state from later steps. Before its
     last step (in the order of the forward pass) that is the gradient of its final state.
     """
-    cdef Py_ssize_t hidden = weight_hh.shape[1]
+    cdef Py_ssize_t hidden = d_h.shape[1]
     cdef Py_ssize_t ld_d_output = d_output.strides[0] // <Py_ssize_t>sizeof(real)
     cdef Py_ssize_t steps = offsets.shape[0] - 1
     cdef Py_ssize_t step = -1 if backwards else 1
@@ -322,8 +402,12 @@ cdef void _backward_block(
                                &d_h[first + entered, 0], &d_output[row + entered, 0],
                                &c[row + entered, 0], &c_0[first + entered, 0],
                                rows - entered, hidden, ld_d_output)
-            gemm(&d_h[first, 0], &gates[row, 0], &weight_hh[0, 0], False, False,
-                 rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, False)
+            if packed:
+                _multiply_packed(&d_h[first, 0], hidden, NULL, &gates[row, 0], 4 * hidden,
+                                 &weight_hh[0], rows, 4 * hidden, hidden)
+            else:
+                gemm(&d_h[first, 0], &gates[row, 0], &weight_hh[0], False, False,
+                     rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, False)
         t = t - step
 
 
@@ -334,10 +418,11 @@ def backward(
     const real[:, :] d_output,           # IN  (N, H), unit stride along H
     const real[:, ::1] c,                # IN  (N, H)
     const real[:, ::1] c_0,              # IN  (B, H)
-    const real[:, ::1] weight_hh,        # IN  (4H, H)
+    const real[::1] weight_hh,           # IN  (4H, H), or panels for this product
     const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
     const Py_ssize_t[::1] blocks,        # IN  boundaries of blocks of sequences
     bint backwards,
+    bint packed,
 ):
     """Carry gradients back through all steps of one layer in one direction."""
     cdef int threads = <int>(blocks.shape[0] - 1)
@@ -345,11 +430,11 @@ def backward(
     with nogil:
         if threads == 1:
             _backward_block(gates, d_h, d_c, d_output, c, c_0, weight_hh, offsets, backwards,
-                            0, blocks[1])
+                            0, blocks[1], packed)
         else:
             for part in prange(threads, num_threads=threads, schedule="static"):
                 _backward_block(gates, d_h, d_c, d_output, c, c_0, weight_hh, offsets, backwards,
-                                blocks[part], blocks[part + 1])
+                                blocks[part], blocks[part + 1], packed)
 
 
 def previous_h(
@@ -387,6 +472,7 @@ def matmul(
     bint transpose_b,
     bint accumulate,
     int threads,
+    bint packed,
 ):
     """out = op(A)·op(B), or out += op(A)·op(B); rows of the output are shared out to threads."""
     cdef Py_ssize_t m = out.shape[0]
@@ -395,21 +481,25 @@ def matmul(
     cdef int part
     with nogil:
         if parts == 1:
-            _matmul_rows(out, a, b, transpose_a, transpose_b, accumulate, 0, m, k)
+            _matmul_rows(out, a, b, transpose_a, transpose_b, accumulate, 0, m, k, packed)
         else:
             for part in prange(parts, num_threads=parts, schedule="static"):
                 _matmul_rows(out, a, b, transpose_a, transpose_b, accumulate,
-                             m * part // parts, m * (part + 1) // parts, k)
+                             m * part // parts, m * (part + 1) // parts, k, packed)
 
 
 cdef void _matmul_rows(
     real[:, ::1] out, const real[:, ::1] a, const real[:, ::1] b,
     bint transpose_a, bint transpose_b, bint accumulate,
-    Py_ssize_t row, Py_ssize_t end, Py_ssize_t k,
+    Py_ssize_t row, Py_ssize_t end, Py_ssize_t k, bint packed,
 ) noexcept nogil:
     cdef const real* a_rows = &a[0, row] if transpose_a else &a[row, 0]
-    gemm(&out[row, 0], a_rows, &b[0, 0], transpose_a, transpose_b, end - row, out.shape[1], k,
-         out.shape[1], a.shape[1], b.shape[1], accumulate)
+    if packed:
+        _multiply(&out[row, 0], out.shape[1], a_rows, a.shape[1], transpose_a, &b[0, 0],
+                  b.shape[1], transpose_b, end - row, k, out.shape[1], accumulate)
+    else:
+        gemm(&out[row, 0], a_rows, &b[0, 0], transpose_a, transpose_b, end - row, out.shape[1], k,
+             out.shape[1], a.shape[1], b.shape[1], accumulate)
 
 
 def sum_rows(

@@ -6,6 +6,7 @@ import numpy as np
 
 from fastlstm import _core
 from fastlstm._validate import Array
+from fastlstm._weights import is_packed
 from fastlstm.threads import team
 
 
@@ -27,7 +28,10 @@ def matmul(
         out[...] = 0
     elif rows and columns and inner:
         with team(2.0 * rows * columns * inner) as threads:
-            _core.matmul(out, a, b, transpose_a, transpose_b, accumulate, threads)
+            # The packed kernels pack B as they go, which needs rows of B to read at a time; a layer
+            # that takes Wᵀ from the right keeps W, and BLAS turns it.
+            packed = is_packed(a.dtype) and not transpose_b
+            _core.matmul(out, a, b, transpose_a, transpose_b, accumulate, threads, packed)
     return out
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from fastlstm import _core, _products
 from fastlstm._random import dropout_mask
 from fastlstm._validate import Array
+from fastlstm._weights import WeightCache, is_packed, padded_gates
 from fastlstm.packing import Packing
 from fastlstm.parameters import Parameters
 from fastlstm.threads import team
@@ -99,7 +100,7 @@ class Stack:
 
     def forward(
         self,
-        parameters: Parameters,
+        weights: WeightCache,
         packing: Packing,
         x: Array,
         h: Array,
@@ -124,7 +125,7 @@ class Stack:
                 initial = (h_n.copy(), c_n.copy()) if keep else (h_n, c_n)
                 h_rows = output[:, direction.columns]
                 c_rows, gates = self._run_direction(
-                    parameters, packing, direction, x, h_rows, h_n, c_n,
+                    weights, packing, direction, x, h_rows, h_n, c_n,
                     zero_state=zero_state, keep=keep,
                 )  # fmt: skip
                 runs.append(Run(x, h_rows, c_rows, gates, *initial))
@@ -139,6 +140,7 @@ class Stack:
     def backward(
         self,
         parameters: Parameters,
+        weights: WeightCache,
         packing: Packing,
         layers: list[LayerRun],
         d_output: Array,
@@ -158,7 +160,8 @@ class Stack:
             d_x = np.empty_like(kept.runs[0].x)
             for run, direction in zip(kept.runs, self.directions_of(layer), strict=True):
                 grads |= self._run_direction_back(
-                    parameters, packing, direction, run, d_x, d_output[:, direction.columns],
+                    parameters, weights, packing, direction, run, d_x,
+                    d_output[:, direction.columns],
                     d_h[direction.index], d_c[direction.index],
                 )  # fmt: skip
             d_output = d_x
@@ -166,7 +169,7 @@ class Stack:
 
     def _run_direction(
         self,
-        parameters: Parameters,
+        weights: WeightCache,
         packing: Packing,
         direction: Direction,
         x: Array,
@@ -178,24 +181,28 @@ class Stack:
         keep: bool,
     ) -> tuple[Array, Array]:
         """Fill h (rows, H) and the final states; return c and the gates where they are kept."""
-        hidden = self.hidden_size
-        chunks = packing.chunks(max(64, CHUNK_BYTES // (4 * hidden * self.dtype.itemsize)))
+        hidden, own = self.hidden_size, weights.forward(direction.suffix)
+        columns = padded_gates(hidden, self.dtype)
+        chunks = packing.chunks(max(64, CHUNK_BYTES // (columns * self.dtype.itemsize)))
         widest = int(np.diff(packing.offsets[chunks]).max(initial=0))
-        gates = np.empty((packing.rows if keep else widest, 4 * hidden), self.dtype)
+        gates = np.empty((packing.rows if keep else 0, 4 * hidden), self.dtype)
+        # BLAS leaves the gates where it made their pre-activations.
+        in_place = keep and not own.packed
+        pre = gates if in_place else np.empty((widest, columns), self.dtype)
         c = np.empty((packing.rows if keep else 0, hidden), self.dtype)
         if packing.rows:
-            weight_ih, weight_hh, bias = self._weights(parameters, direction)
             with team(self._work(x)) as threads:
                 _core.forward(
-                    h, c, gates, h_n, c_n, x, weight_ih, weight_hh, bias,
+                    h, c, gates, pre, h_n, c_n, x, own.ih, own.hh, own.bias,
                     packing.offsets, chunks, packing.blocks(threads),
-                    direction.backwards, keep, zero_state,
+                    direction.backwards, keep, zero_state, own.packed,
                 )  # fmt: skip
         return c, gates
 
     def _run_direction_back(
         self,
         parameters: Parameters,
+        weights: WeightCache,
         packing: Packing,
         direction: Direction,
         run: Run,
@@ -205,16 +212,17 @@ class Stack:
         d_c: Array,
     ) -> dict[str, Array]:
         """Gradients of one direction. The first direction writes d_x, the second adds to it."""
-        weight_ih, weight_hh, _ = self._weights(parameters, direction)
         d_gates = run.gates
         h_prev = np.empty((packing.rows, self.hidden_size), self.dtype)
         if packing.rows:
             with team(self._work(run.x)) as threads:
                 _core.backward(
-                    d_gates, d_h, d_c, d_output, run.c, run.c_0, weight_hh,
-                    packing.offsets, packing.blocks(threads), direction.backwards,
+                    d_gates, d_h, d_c, d_output, run.c, run.c_0,
+                    weights.backward_hh(direction.suffix), packing.offsets,
+                    packing.blocks(threads), direction.backwards, is_packed(self.dtype),
                 )  # fmt: skip
             _core.previous_h(h_prev, run.h, run.h_0, packing.offsets, direction.backwards)
+        weight_ih = parameters[f"weight_ih{direction.suffix}"]
         _products.matmul(d_gates, weight_ih, out=d_x, accumulate=direction.backwards)
         grads = {
             f"weight_ih{direction.suffix}": _products.matmul(d_gates, run.x, transpose_a=True),
@@ -225,16 +233,6 @@ class Stack:
             grads[f"bias_ih{direction.suffix}"] = d_bias
             grads[f"bias_hh{direction.suffix}"] = d_bias.copy()
         return grads
-
-    def _weights(self, parameters: Parameters, direction: Direction) -> tuple[Array, Array, Array]:
-        """weight_ih, weight_hh and the sum of both biases."""
-        if self.bias:
-            names = (f"bias_ih{direction.suffix}", f"bias_hh{direction.suffix}")
-            bias = parameters[names[0]] + parameters[names[1]]
-        else:
-            bias = np.zeros(4 * self.hidden_size, self.dtype)
-        weight_ih = parameters[f"weight_ih{direction.suffix}"]
-        return weight_ih, parameters[f"weight_hh{direction.suffix}"], bias
 
     def _work(self, x: Array) -> float:
         """Floating-point operations of a pass of one layer in one direction."""

@@ -25,6 +25,7 @@ from fastlstm._validate import (
     check_pair,
     check_size,
 )
+from fastlstm._weights import WeightCache
 from fastlstm.parameters import Layer, Parameters
 from fastlstm.tape import Tape, check_tape
 
@@ -135,6 +136,7 @@ class LSTM(Layer):
         bound = 1 / math.sqrt(self.hidden_size)
         initial = uniform_arrays(check_generator("rng", rng), shapes, bound, self.dtype)
         self._parameters = Parameters(initial)
+        self._weights = WeightCache(self._parameters)
 
     @classmethod
     def from_gates(
@@ -234,7 +236,7 @@ class LSTM(Layer):
         """
         batch = self._check_batch(x, state, lengths)
         output, _ = self._stack.forward(
-            self._parameters, batch.sequences.packing, batch.x, batch.h, batch.c,
+            self._weights, batch.sequences.packing, batch.x, batch.h, batch.c,
             zero_state=batch.zero_state, keep=False,
         )  # fmt: skip
         return batch.sequences.unpack(output), _unpack_states(batch.sequences, batch.h, batch.c)
@@ -268,7 +270,7 @@ class LSTM(Layer):
         if np.may_share_memory(batch.x, x):
             batch.x = batch.x.copy()
         output, layers = self._stack.forward(
-            self._parameters, batch.sequences.packing, batch.x, batch.h, batch.c,
+            self._weights, batch.sequences.packing, batch.x, batch.h, batch.c,
             zero_state=batch.zero_state, keep=True, dropout=self.dropout, rng=rng,
         )  # fmt: skip
         unpacked = batch.sequences.unpack(output.copy())
@@ -326,7 +328,7 @@ class LSTM(Layer):
             d_rows = sequences.pack(d_output)
         d_h, d_c = sequences.pack_state(d_h), sequences.pack_state(d_c)
         d_rows, grads = self._stack.backward(
-            self._parameters, sequences.packing, layers, d_rows, d_h, d_c
+            self._parameters, self._weights, sequences.packing, layers, d_rows, d_h, d_c
         )
         return sequences.unpack(d_rows), _unpack_states(sequences, d_h, d_c), grads
 
