@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # What an installed tree was built from: a change to any of these rebuilds it.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h src/fastlstm/*.pyx src/fastlstm/*.pxd)
+# What runs once more on the path that works everywhere: plain C, and SciPy's BLAS.
+BLAS_TESTS := $(addprefix tests/test_,core.py lstm.py lstm_laws.py lstm_oracle.py lstm_gradients.py stack.py)
 BASE ?= HEAD~1
 HEAD ?= HEAD
 RANGE ?= HEAD~5..HEAD
@@ -47,6 +49,7 @@ demo: $(VENV)/.installed  ## learn Python's own manual and write some of it (abo
 
 test: $(VENV)/.test test-c  ## run the tests; needs no other framework
 	$(BIN)/python -m pytest
+	FASTLSTM_ISA=generic $(BIN)/python -m pytest $(BLAS_TESTS)
 
 test-c:  ## run the C kernels' own driver
 	$(MAKE) -C tests/csrc check

@@ -1,7 +1,7 @@
 """The time loop: an LSTM layer in one direction, forward and backward, over packed rows.
 
 Design. What stands here is all that happens for each time step; nothing else in the package is
-compiled but the matrix path (_blas.pyx) and the gate math (csrc/).
+compiled but the kernels (csrc/) and the way to SciPy's BLAS (_blas.pyx).
 
 - Rows. Sequences come packed (packing.py): sorted by length, step by step, so that the rows of
   step t are offsets[t] to offsets[t + 1] and the sequences that live at t are the first ones.
@@ -13,17 +13,20 @@ compiled but the matrix path (_blas.pyx) and the gate math (csrc/).
 - Segments. The state before step t is therefore in two places: rows [0, m) of the step processed
   before, and rows [m, n(t)) of h_n, c_n, for the sequences that enter. Each step works on these
   two segments, one of which is empty on all but few steps.
-- Forward, for a chunk of steps at a time so that it stays in cache: gates = bias + x·W_ihᵀ for all
-  rows of the chunk, then for each step gates += h_{t-1}·W_hhᵀ and the cell (csrc/kernels.c), which
-  leaves the activated gates. Training keeps gates and c for all rows, inference one chunk's gates
-  and the running c.
+- Two matrix paths. `packed`: the kernels of csrc/products.h over weights in panels, where each
+  element starts from the bias and adds its terms in one fixed order, so that a sequence has the
+  same bits in any batch, on any number of threads, and step by step. Otherwise BLAS, over weights
+  row by row, and the gate math after it. _weights.py decides which one serves.
+- Forward, for a chunk of steps at a time so that it stays in cache: pre = bias + x·W_ihᵀ for all
+  rows of the chunk, then for each step pre + h_{t-1}·W_hhᵀ and, on it, the cell. Training keeps
+  the activated gates and c for all rows, inference the running c alone.
 - Backward, step by step in the opposite order: the cell's backward turns gates into their
   gradients in place, then dh_{t-1} = d_gates·W_hh. The gradients of weights and x are products
-  over all rows at once, by the caller (lstm.py), from the d_gates that are left.
+  over all rows at once, by the caller (_stack.py), from the d_gates that are left.
 - Threads. One parallel region for the whole sequence. The projection is shared out by rows, the
   recurrence by blocks of sequences, each of which a thread takes through all steps without a
-  barrier; blocks hold about the same number of rows. While a region of several threads calls BLAS,
-  threads.py holds BLAS's own pool at one thread. With one thread OpenMP is not entered.
+  barrier; blocks hold about the same number of rows. While a region of several threads may call
+  BLAS, threads.py holds BLAS's own pool at one thread. With one thread OpenMP is not entered.
 
 Arguments are trusted: the validator stood before. The debug build checks bounds.
 """

@@ -46,7 +46,7 @@ SAMPLE_LENGTH, SAMPLE_TEMPERATURE = 400, 0.8
 class Settings:
     """What a run is made of, beside its corpus; a checkpoint goes on under the same ones only."""
 
-    steps: int = 2500
+    steps: int = 3000
     hidden: int = 256
     layers: int = 1
     embedding: int = 64
