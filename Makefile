@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 # What an installed tree was built from: a change to any of these rebuilds it.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h src/fastlstm/*.pyx src/fastlstm/*.pxd)
 # What runs once more on the path that works everywhere: plain C, and SciPy's BLAS.
-BLAS_TESTS := $(addprefix tests/test_,core.py lstm.py lstm_laws.py lstm_oracle.py lstm_gradients.py stack.py)
+BLAS_TESTS := $(patsubst %,tests/test_%.py,core fork lstm lstm_laws lstm_oracle lstm_gradients stack \
+              threads)
 BASE ?= HEAD~1
 HEAD ?= HEAD
 RANGE ?= HEAD~5..HEAD

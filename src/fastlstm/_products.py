@@ -27,10 +27,10 @@ def matmul(
     if inner == 0 and not accumulate:
         out[...] = 0
     elif rows and columns and inner:
-        with team(2.0 * rows * columns * inner) as threads:
-            # The packed kernels pack B as they go, which needs rows of B to read at a time; a layer
-            # that takes Wᵀ from the right keeps W, and BLAS turns it.
-            packed = is_packed(a.dtype) and not transpose_b
+        # The packed kernels pack B as they go, which needs rows of B to read at a time; a layer
+        # that takes Wᵀ from the right keeps W, and BLAS turns it.
+        packed = is_packed(a.dtype) and not transpose_b
+        with team(2.0 * rows * columns * inner, blas=not packed) as threads:
             _core.matmul(out, a, b, transpose_a, transpose_b, accumulate, threads, packed)
     return out
 

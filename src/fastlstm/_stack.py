@@ -191,7 +191,7 @@ class Stack:
         pre = gates if in_place else np.empty((widest, columns), self.dtype)
         c = np.empty((packing.rows if keep else 0, hidden), self.dtype)
         if packing.rows:
-            with team(self._work(x)) as threads:
+            with team(self._work(x), blas=not own.packed) as threads:
                 _core.forward(
                     h, c, gates, pre, h_n, c_n, x, own.ih, own.hh, own.bias,
                     packing.offsets, chunks, packing.blocks(threads),
@@ -215,11 +215,12 @@ class Stack:
         d_gates = run.gates
         h_prev = np.empty((packing.rows, self.hidden_size), self.dtype)
         if packing.rows:
-            with team(self._work(run.x)) as threads:
+            packed = is_packed(self.dtype)
+            with team(self._work(run.x), blas=not packed) as threads:
                 _core.backward(
                     d_gates, d_h, d_c, d_output, run.c, run.c_0,
                     weights.backward_hh(direction.suffix), packing.offsets,
-                    packing.blocks(threads), direction.backwards, is_packed(self.dtype),
+                    packing.blocks(threads), direction.backwards, packed,
                 )  # fmt: skip
             _core.previous_h(h_prev, run.h, run.h_0, packing.offsets, direction.backwards)
         weight_ih = parameters[f"weight_ih{direction.suffix}"]

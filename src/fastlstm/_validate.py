@@ -134,7 +134,7 @@ def check_array(name: str, value: object, dtype: np.dtype[Any], shape: Shape) ->
     `shape` holds sizes, and strings for axes of any length (the strings name them in the error).
     A first "..." stands for any number of axes.
     """
-    array = _plain_array(name, value, f"of {dtype}")
+    array = _plain_array(name, value, "of", dtype)
     if array.dtype != dtype:
         raise TypeError(f"{name}: expected an array of {dtype}, got {_dtype_name(array)}")
     return check_shape(name, array, shape)
@@ -225,13 +225,17 @@ def compact(array: Array) -> Array:
     return np.require(array, requirements=["C", "A"])
 
 
-def _plain_array(name: str, value: object, what: str) -> Array:
+def _plain_array(name: str, value: object, *what: object) -> Array:
+    # `what` is put together only for an error: the name of a dtype takes NumPy microseconds.
+    if type(value) is np.ndarray:
+        return value
+    expected = f"{name}: expected a numpy.ndarray {' '.join(map(str, what))}"
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected an array {what}, got a masked array (fill it first)")
+        raise TypeError(f"{expected}, got a masked array (fill it first)")
     if isinstance(value, np.matrix):
-        raise TypeError(f"{name}: expected a numpy.ndarray {what}, got a numpy.matrix")
+        raise TypeError(f"{expected}, got a numpy.matrix")
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name}: expected a numpy.ndarray {what}, got {_describe(value)}")
+        raise TypeError(f"{expected}, got {_describe(value)}")
     return np.asarray(value)
 
 

@@ -181,8 +181,14 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def team(work: float) -> Iterator[int]:
-    """The number of threads for a call of `work` floating-point operations, BLAS held meanwhile."""
-    with _blas_hold:
-        alone = _forked or work < LEAST_WORK or not _core.OPENMP or not _blas_hold.possible
+def team(work: float, *, blas: bool) -> Iterator[int]:
+    """The number of threads for a call of `work` floating-point operations.
+
+    If the call uses BLAS, the pool is held at one thread meanwhile.
+    """
+    alone = _forked or work < LEAST_WORK or not _core.OPENMP
+    if not blas:
         yield 1 if alone else _num_threads
+        return
+    with _blas_hold:
+        yield 1 if alone or not _blas_hold.possible else _num_threads
