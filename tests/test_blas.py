@@ -67,6 +67,6 @@ def test_products_of_every_kind(
             out[...] = np.nan
         # A sum may cancel: errors are measured by the sizes of its terms.
         terms = np.abs(wide_a).max() * np.abs(wide_b).max() * k + 1
-        _core.matmul(out, a, b, transpose_a, transpose_b, accumulate, threads)
+        _core.matmul(out, a, b, transpose_a, transpose_b, accumulate, threads, False)
         error = float(np.abs(out - expected).max()) / float(terms)
         assert error <= TOLERANCES[dtype], f"{m} x {n} x {k}, {threads} threads"

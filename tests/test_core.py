@@ -6,22 +6,30 @@ What a whole LSTM computes is tested through the layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlstm import _core
+from fastlstm import _core, _weights
 from fastlstm.packing import Packing
 from tests.support import Array, assert_close, assert_same_bits, normal, plain_run
 
 DTYPES = [np.float32, np.float64]
 
+no_kernels = pytest.mark.skipif(
+    not _core.VECTOR[8], reason=f"instruction set {_core.ISA} has no packed kernels"
+)
+on_each_path = pytest.mark.parametrize(
+    "packed", [pytest.param(False, id="blas"), pytest.param(True, id="packed", marks=no_kernels)]
+)
+
 
 @dataclass
 class Loop:
-    """One layer in one direction over a packed batch, all in float64 unless told otherwise."""
+    """One layer in one direction over a packed batch, all in float64."""
 
     packing: Packing
     x: Array
@@ -33,27 +41,43 @@ class Loop:
     lengths: Array  # in packed order
 
     def forward(
-        self, chunks: Array, blocks: Array, *, backwards: bool, keep: bool
+        self, chunks: Array, blocks: Array, *, backwards: bool, keep: bool, packed: bool
     ) -> dict[str, Array]:
         rows, hidden = self.packing.rows, self.h_0.shape[1]
         widest = int(np.diff(self.packing.offsets[chunks]).max())
-        dtype = self.x.dtype
+        weights = self.weight_ih, self.weight_hh, self.bias[:, np.newaxis]
+        flat = [_weights._pack_gates(a) if packed else a.reshape(-1) for a in weights]
         # NaN wherever something is to be written, so that what is not written shows.
         results = {
-            "h": np.full((rows, hidden), np.nan, dtype),
-            "c": np.full((rows if keep else 0, hidden), np.nan, dtype),
-            "gates": np.full((rows if keep else widest, 4 * hidden), np.nan, dtype),
+            "h": np.full((rows, hidden), np.nan),
+            "c": np.full((rows if keep else 0, hidden), np.nan),
+            "gates": np.full((rows if keep else 0, 4 * hidden), np.nan),
+            "pre": np.full((widest, len(flat[2])), np.nan),
             "h_n": self.h_0.copy(),
             "c_n": self.c_0.copy(),
         }
+        if keep and not packed:
+            results["pre"] = results["gates"]
         _core.forward(
-            *results.values(), self.x, self.weight_ih, self.weight_hh, self.bias,
-            self.packing.offsets, chunks, blocks, backwards, keep, False,
+            *results.values(), self.x, *flat, self.packing.offsets, chunks, blocks,
+            backwards, keep, False, packed,
+        )  # fmt: skip
+        return results
+
+    def backward(
+        self, kept: dict[str, Array], d_output: Array, d_h: Array, d_c: Array, blocks: Array,
+        *, backwards: bool, packed: bool,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        results = kept["gates"].copy(), d_h.copy(), d_c.copy()
+        weight = _weights._pack(self.weight_hh) if packed else self.weight_hh.reshape(-1)
+        _core.backward(
+            *results, d_output, kept["c"], self.c_0, weight, self.packing.offsets, blocks,
+            backwards, packed,
         )  # fmt: skip
         return results
 
 
-def loop_of(seed: int, lengths: list[int], hidden: int = 5, inputs: int = 3) -> Loop:
+def loop_of(seed: int, lengths: list[int], hidden: int, inputs: int = 3) -> Loop:
     rng = np.random.default_rng(seed)
     batch = len(lengths)
     packing = Packing(max(lengths), batch, np.array(lengths))
@@ -61,7 +85,7 @@ def loop_of(seed: int, lengths: list[int], hidden: int = 5, inputs: int = 3) -> 
         packing,
         x=normal(rng, (packing.rows, inputs)),
         weight_ih=normal(rng, (4 * hidden, inputs)),
-        weight_hh=0.5 * normal(rng, (4 * hidden, hidden)),
+        weight_hh=1.2 / hidden**0.5 * normal(rng, (4 * hidden, hidden)),
         bias=normal(rng, (4 * hidden,)),
         h_0=normal(rng, (batch, hidden)),
         c_0=normal(rng, (batch, hidden)),
@@ -79,15 +103,19 @@ def cuts(values: list[int], end: int) -> Array:
     return np.array([0, *sorted(min(value, end) for value in values), end], np.intp)
 
 
-lengths = st.lists(st.integers(0, 6), min_size=1, max_size=6).filter(any)
+# More sequences than a tile has rows, and units that fill no panel, one, several, and more than are
+# multiplied in one go.
+lengths = st.lists(st.integers(0, 6), min_size=1, max_size=9).filter(any)
+units = st.sampled_from([1, 5, 8, 19, 101])
 
 
-@given(lengths, st.booleans(), st.booleans())
+@on_each_path
+@given(lengths, units, st.booleans(), st.booleans())
 def test_forward_runs_each_sequence_from_its_own_state(
-    lengths: list[int], backwards: bool, keep: bool
+    packed: bool, lengths: list[int], hidden: int, backwards: bool, keep: bool
 ) -> None:
-    loop = loop_of(1, lengths)
-    results = loop.forward(*whole(loop), backwards=backwards, keep=keep)
+    loop = loop_of(1, lengths, hidden)
+    results = loop.forward(*whole(loop), backwards=backwards, keep=keep, packed=packed)
     for b, length in enumerate(loop.lengths):
         rows = loop.packing.offsets[:length] + b
         if backwards:
@@ -100,55 +128,81 @@ def test_forward_runs_each_sequence_from_its_own_state(
         assert_close(results["c_n"][b], c, 1e-12, "c_n")
 
 
+@on_each_path
 @given(
     lengths,
+    units,
     st.sets(st.integers(1, 5)),
-    st.lists(st.integers(0, 6), max_size=4),
+    st.lists(st.integers(0, 9), max_size=4),
     st.booleans(),
     st.booleans(),
 )
 def test_cuts_into_chunks_and_blocks_change_nothing(
-    lengths: list[int], chunk_cuts: set[int], block_cuts: list[int], backwards: bool, keep: bool
+    packed: bool,
+    lengths: list[int],
+    hidden: int,
+    chunk_cuts: set[int],
+    block_cuts: list[int],
+    backwards: bool,
+    keep: bool,
 ) -> None:
     """... empty blocks, for threads that find nothing to do, included."""
-    loop = loop_of(2, lengths)
+    loop = loop_of(2, lengths, hidden)
     steps = len(loop.packing.offsets) - 1
-    expected = loop.forward(*whole(loop), backwards=backwards, keep=True)
+    expected = loop.forward(*whole(loop), backwards=backwards, keep=True, packed=packed)
     chunks = cuts([cut for cut in chunk_cuts if cut < steps], steps)
     blocks = cuts(block_cuts, len(lengths))
-    actual = loop.forward(chunks, blocks, backwards=backwards, keep=keep)
+    actual = loop.forward(chunks, blocks, backwards=backwards, keep=keep, packed=packed)
     for name in ("h", "h_n", "c_n", *(["c", "gates"] if keep else [])):
-        assert_close(actual[name], expected[name], 1e-12, name)
+        if packed:
+            assert_same_bits(actual[name], expected[name], name)
+        else:
+            assert_close(actual[name], expected[name], 1e-12, name)
 
 
-@given(lengths, st.lists(st.integers(0, 6), max_size=4), st.booleans())
+@on_each_path
+@given(lengths, units, st.lists(st.integers(0, 9), max_size=4), st.booleans())
 def test_blocks_change_nothing_backward(
-    lengths: list[int], block_cuts: list[int], backwards: bool
+    packed: bool, lengths: list[int], hidden: int, block_cuts: list[int], backwards: bool
 ) -> None:
-    loop = loop_of(3, lengths)
+    loop = loop_of(3, lengths, hidden)
     rng = np.random.default_rng(0)
-    kept = loop.forward(*whole(loop), backwards=backwards, keep=True)
-    d_output = normal(rng, kept["h"].shape)
-    d_h_n, d_c_n = normal(rng, loop.h_0.shape), normal(rng, loop.h_0.shape)
+    kept = loop.forward(*whole(loop), backwards=backwards, keep=True, packed=packed)
+    given = [normal(rng, shape) for shape in (kept["h"].shape, *[loop.h_0.shape] * 2)]
 
     def run(blocks: Array) -> tuple[Array, Array, Array]:
-        gates, d_h, d_c = kept["gates"].copy(), d_h_n.copy(), d_c_n.copy()
-        _core.backward(
-            gates, d_h, d_c, d_output, kept["c"], loop.c_0, loop.weight_hh,
-            loop.packing.offsets, blocks, backwards,
-        )  # fmt: skip
-        return gates, d_h, d_c
+        return loop.backward(kept, *given, blocks, backwards=backwards, packed=packed)
 
     expected = run(whole(loop)[1])
     for actual, reference in zip(run(cuts(block_cuts, len(lengths))), expected, strict=True):
-        assert_close(actual, reference, 1e-12)
+        if packed:
+            assert_same_bits(actual, reference)
+        else:
+            assert_close(actual, reference, 1e-12)
+
+
+@no_kernels
+@given(lengths, units, st.booleans())
+def test_both_paths_carry_the_same_gradients_back(
+    lengths: list[int], hidden: int, backwards: bool
+) -> None:
+    loop = loop_of(5, lengths, hidden)
+    rng = np.random.default_rng(0)
+    given = [normal(rng, shape) for shape in ((loop.packing.rows, hidden), *[loop.h_0.shape] * 2)]
+    results = []
+    for packed in (False, True):
+        kept = loop.forward(*whole(loop), backwards=backwards, keep=True, packed=packed)
+        back = loop.backward(kept, *given, whole(loop)[1], backwards=backwards, packed=packed)
+        results.append([kept["gates"], kept["c"], *back])
+    for actual, expected in zip(*results, strict=True):
+        assert_close(actual, expected, 1e-12)
 
 
 @given(lengths, st.booleans())
 def test_previous_h_is_the_step_before_or_the_initial_state(
     lengths: list[int], backwards: bool
 ) -> None:
-    loop = loop_of(4, lengths)
+    loop = loop_of(4, lengths, 5)
     rng = np.random.default_rng(0)
     h = normal(rng, (loop.packing.rows, 10))[:, 5:]  # a column slice, as of a second direction
     out = np.full((len(h), 5), np.nan)
@@ -159,6 +213,45 @@ def test_previous_h_is_the_step_before_or_the_initial_state(
             before = t + 1 if backwards else t - 1
             expected = h[offsets[before] + b] if 0 <= before < length else loop.h_0[b]
             assert_same_bits(out[offsets[t] + b], expected)
+
+
+# Tiles of 6 or 3 rows, panels of 64 or 32 columns and less, blocks of 96 of the inner dimension
+# and of 120 rows: some of each, or none.
+PRODUCTS = [
+    *product((1, 2, 7, 13), (1, 3, 31, 70), (1, 5, 33)),
+    *product((5, 121), (1, 40, 129), (96, 97, 200)),
+    (250, 9, 4),
+]
+TOLERANCES = {np.float32: 1e-6, np.float64: 2e-15}  # of the sizes of the terms
+
+
+@no_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("transpose_a", "transpose_b", "accumulate"), [*product((False, True), repeat=3)]
+)
+def test_packed_products_of_every_kind(
+    dtype: type, transpose_a: bool, transpose_b: bool, accumulate: bool
+) -> None:
+    """... within rounding of the truth, and to the same bits on any number of threads."""
+    rng = np.random.default_rng(0)
+    for m, n, k in PRODUCTS:
+        a = normal(rng, (k, m) if transpose_a else (m, k), dtype)
+        b = normal(rng, (n, k) if transpose_b else (k, n), dtype)
+        before = normal(rng, (m, n), dtype) if accumulate else np.full((m, n), np.nan, dtype)
+        expected = (a.T if transpose_a else a).astype(np.float64) @ (b.T if transpose_b else b)
+        if accumulate:
+            expected += before
+        results = []
+        for threads in (1, 2, 9):
+            out = before.copy()
+            _core.matmul(out, a, b, transpose_a, transpose_b, accumulate, threads, True)
+            results.append(out)
+        terms = float(np.abs(a).max() * np.abs(b).max()) * k**0.5 + 1
+        error = float(np.abs(results[0] - expected).max()) / terms
+        assert error <= TOLERANCES[dtype], f"{m} x {n} x {k}: {error:.3g}"
+        assert_same_bits(results[1], results[0])
+        assert_same_bits(results[2], results[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
