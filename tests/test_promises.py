@@ -1,0 +1,238 @@
+"""The promises of the packed path, all to the bit: company, threads and cuts do not matter.
+
+Each follows from one rule: an element of a product starts from its initial value and adds its
+terms in one order, whatever the tile, the batch or the thread. BLAS keeps no such rule, so on the
+instruction set "generic" none of this is promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastlstm import LSTM, _core, _stack, set_num_threads, threads
+from tests.support import Array, State, assert_same_bits, normal, output_shape, random_state
+
+pytestmark = pytest.mark.skipif(
+    not _core.VECTOR[4],
+    reason=f"instruction set {_core.ISA} has no packed kernels, and BLAS promises no bits",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cut_small_cases_too() -> Iterator[None]:
+    """Threads at any size of the work, and chunks of 64 rows."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threads, "LEAST_WORK", 0)
+        patched.setattr(_stack, "CHUNK_BYTES", 1)
+        yield
+
+
+@dataclass
+class Batch:
+    """A random layer and a batch for it, time first."""
+
+    lstm: LSTM
+    x: Array
+    state: State
+    lengths: Array
+
+    def run(self) -> tuple[Array, State]:
+        return self.lstm(self.x, self.state, lengths=self.lengths)
+
+
+def make_batch(
+    seed: int,
+    *,
+    steps: int,
+    batch: int,
+    input_size: int = 3,
+    hidden_size: int = 5,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    dtype: Any = np.float32,
+) -> Batch:
+    rng = np.random.default_rng(seed)
+    lstm = LSTM(
+        input_size, hidden_size, num_layers, bidirectional=bidirectional, dtype=dtype, rng=rng
+    )
+    # Twice the usual weights, so that a bit lost in one step is not lost in the next one's rounding.
+    lstm.load_state_dict({name: 2 * array for name, array in lstm.state_dict().items()})
+    return Batch(
+        lstm,
+        normal(rng, (steps, batch, input_size), dtype),
+        random_state(rng, lstm, batch),
+        rng.integers(0, steps + 1, batch),
+    )
+
+
+# More sequences than two tiles have rows; inner sizes and units on both sides of a vector, a panel
+# and a block.
+batches = st.builds(
+    make_batch,
+    st.integers(0, 2**32 - 1),
+    steps=st.integers(1, 9),
+    batch=st.integers(1, 15),
+    input_size=st.sampled_from([1, 4, 99]),
+    hidden_size=st.sampled_from([1, 7, 16, 37, 100]),
+    num_layers=st.integers(1, 2),
+    bidirectional=st.booleans(),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+
+
+def assert_same(actual: tuple[Array, State], expected: tuple[Array, State]) -> None:
+    assert_same_bits(actual[0], expected[0], "output")
+    assert_same_bits(actual[1][0], expected[1][0], "h_n")
+    assert_same_bits(actual[1][1], expected[1][1], "c_n")
+
+
+# --- the batch -----------------------------------------------------------------------------------
+
+
+def in_other_company(batch: Batch, chosen: Array, steps: int, rng: np.random.Generator) -> Batch:
+    """The chosen sequences in this order in a padded batch of `steps`, with rubbish past the ends."""
+    x = normal(rng, (steps, len(chosen), batch.x.shape[2]), batch.x.dtype)
+    for place, b in enumerate(chosen):
+        length = batch.lengths[b]
+        x[:length, place] = batch.x[:length, b]
+    h_0, c_0 = batch.state
+    return Batch(batch.lstm, x, (h_0[:, chosen], c_0[:, chosen]), batch.lengths[chosen])
+
+
+def assert_unchanged(actual: tuple[Array, State], expected: tuple[Array, State], chosen: Array,
+                     lengths: Array) -> None:  # fmt: skip
+    """What the chosen sequences gave in `expected`, they give in their new places."""
+    for place, b in enumerate(chosen):
+        own = slice(0, lengths[b])
+        assert_same_bits(actual[0][own, place], expected[0][own, b], "output")
+        for k, name in enumerate(("h_n", "c_n")):
+            assert_same_bits(actual[1][k][:, place], expected[1][k][:, b], name)
+
+
+@given(batches, st.integers(0, 2**32 - 1), st.integers(0, 4))
+def test_a_sequence_has_the_same_bits_in_any_company(batch: Batch, seed: int, padding: int) -> None:
+    """Others may be missing, there twice, or in another order, and the padding longer or shorter."""
+    rng = np.random.default_rng(seed)
+    expected = batch.run()
+    chosen = rng.integers(0, len(batch.lengths), rng.integers(1, 2 * len(batch.lengths) + 1))
+    steps = int(batch.lengths[chosen].max()) + padding
+    actual = in_other_company(batch, chosen, steps, rng).run()
+    assert_unchanged(actual, expected, chosen, batch.lengths)
+
+
+@given(batches)
+def test_a_sequence_has_the_same_bits_alone(batch: Batch) -> None:
+    """... cut to its length, with a batch axis and without one."""
+    output, (h_n, c_n) = batch.run()
+    for b, length in enumerate(batch.lengths):
+        x, h_0, c_0 = batch.x[:length, b], batch.state[0][:, b], batch.state[1][:, b]
+        expected = output[:length, b], (h_n[:, b], c_n[:, b])
+        assert_same(batch.lstm(x, (h_0, c_0)), expected)
+        alone, (h, c) = batch.lstm(x[:, np.newaxis], (h_0[:, np.newaxis], c_0[:, np.newaxis]))
+        assert_same((alone[:, 0], (h[:, 0], c[:, 0])), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_so_it_is_in_a_large_batch(dtype: Any, bidirectional: bool) -> None:
+    """Of more rows than are multiplied in one go, 120."""
+    batch = make_batch(
+        1, steps=4, batch=251, input_size=200, hidden_size=130, bidirectional=bidirectional,
+        dtype=dtype,
+    )  # fmt: skip
+    expected = batch.run()
+    rng = np.random.default_rng(2)
+    for chosen in (rng.permutation(251), rng.permutation(251)[:7], np.array([250])):
+        actual = in_other_company(batch, chosen, 5, rng).run()
+        assert_unchanged(actual, expected, chosen, batch.lengths)
+
+
+# --- threads -------------------------------------------------------------------------------------
+
+
+def everything(batch: Batch, with_lengths: bool) -> dict[str, Array]:
+    """Outputs, final states and all gradients."""
+    lengths = batch.lengths if with_lengths else None
+    rng = np.random.default_rng(0)
+    shape = output_shape(batch.lstm, *batch.x.shape[:2])
+    called, called_state = batch.lstm(batch.x, batch.state, lengths=lengths)
+    output, state, tape = batch.lstm.forward(batch.x, batch.state, lengths=lengths)
+    assert_same((output, state), (called, called_state))
+    d_x, d_state, grads = batch.lstm.backward(
+        tape, normal(rng, shape, batch.x.dtype), random_state(rng, batch.lstm, shape[1])
+    )
+    named = {"output": output, "h_n": state[0], "c_n": state[1], "d_x": d_x}
+    return named | {"d_h_0": d_state[0], "d_c_0": d_state[1]} | grads
+
+
+def assert_no_thread_matters(batch: Batch, with_lengths: bool) -> None:
+    set_num_threads(1)
+    expected = everything(batch, with_lengths)
+    for count in (2, 3, 8):
+        set_num_threads(count)
+        for name, array in everything(batch, with_lengths).items():
+            assert_same_bits(array, expected[name], f"{name} of {count} threads")
+
+
+@given(batches, st.booleans())
+def test_outputs_and_gradients_are_the_same_bits_on_any_number_of_threads(
+    batch: Batch, with_lengths: bool
+) -> None:
+    """... and those of a call are those of forward."""
+    assert_no_thread_matters(batch, with_lengths)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_so_they_are_where_sums_run_over_many_rows(dtype: Any) -> None:
+    batch = make_batch(
+        3, steps=40, batch=16, input_size=50, hidden_size=70, bidirectional=True, dtype=dtype
+    )
+    assert_no_thread_matters(batch, True)
+
+
+# --- cuts in time --------------------------------------------------------------------------------
+
+
+@given(batches.filter(lambda batch: not batch.lstm.bidirectional), st.integers(1, 9))
+def test_a_stream_is_the_sequence(batch: Batch, stride: int) -> None:
+    """Fed a step at a time, or a few, with the state carried; of one direction."""
+    expected = batch.lstm(batch.x, batch.state)
+    for each in (1, stride):
+        state, outputs = batch.state, []
+        for t in range(0, len(batch.x), each):
+            output, state = batch.lstm(batch.x[t : t + each], state)
+            outputs.append(output)
+        assert_same((np.concatenate(outputs), state), expected)
+
+
+def test_so_it_is_over_many_steps() -> None:
+    """300 steps one at a time, alone, against the sequence in the company of others."""
+    batch = make_batch(4, steps=300, batch=13, input_size=8, hidden_size=100, num_layers=2)
+    output, (h_n, c_n) = batch.lstm(batch.x, batch.state)
+    state = batch.state[0][:, 5], batch.state[1][:, 5]
+    for t in range(300):
+        step, state = batch.lstm(batch.x[t : t + 1, 5], state)
+        assert_same_bits(step[0], output[t, 5], f"step {t}")
+    assert_same_bits(state[0], h_n[:, 5], "h_n")
+    assert_same_bits(state[1], c_n[:, 5], "c_n")
+
+
+# --- the initial state ---------------------------------------------------------------------------
+
+
+@given(batches, st.booleans())
+def test_no_state_is_a_state_of_zeros(batch: Batch, with_lengths: bool) -> None:
+    """Left out of the product, they change nothing (but for the sign of a zero)."""
+    lengths = batch.lengths if with_lengths else None
+    h_0, c_0 = np.zeros_like(batch.state[0]), np.zeros_like(batch.state[1])
+    without = batch.lstm(batch.x, lengths=lengths)
+    assert_same(without, batch.lstm(batch.x, (h_0, c_0), lengths=lengths))
+    output, state, _ = batch.lstm.forward(batch.x, lengths=lengths)
+    assert_same((output, state), without)
