@@ -9,7 +9,7 @@
 #include "driver.h"
 
 typedef struct {
-    uint64_t stride, samples;
+    uint64_t stride, samples, cases;
     int throughput, help;
     const char *without[MAX_ISAS];
     int without_count;
@@ -21,6 +21,7 @@ static void usage(FILE *stream)
           "  --stride N     try every N-th bit pattern of float (default 257)\n"
           "  --full         try all 2^32 of them, which takes some minutes\n"
           "  --samples N    try 4*N random doubles (default 20000)\n"
+          "  --cases N      try N sizes of products (default 300)\n"
           "  --without SET  leave out avx512, avx2 or neon, if it is there; may be repeated\n"
           "  --throughput   measure the kernels instead of testing them\n",
           stream);
@@ -69,6 +70,8 @@ static int set_value(options *into, const char *name, const char *value)
         return (into->stride = positive(value)) > 0;
     if (strcmp(name, "--samples") == 0)
         return (into->samples = positive(value)) > 0;
+    if (strcmp(name, "--cases") == 0)
+        return (into->cases = positive(value)) > 0 && into->cases <= INT32_MAX;
     return strcmp(name, "--without") == 0 && leave_out(into, value);
 }
 
@@ -146,7 +149,7 @@ static void test_floating_point_mode(void)
 
 int main(int count, char **arguments)
 {
-    options chosen = {.stride = 257, .samples = 20000};
+    options chosen = {.stride = 257, .samples = 20000, .cases = 300};
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* so that nothing is lost if a kernel crashes */
     if (!parse(&chosen, count, arguments) || chosen.help) {
         usage(chosen.help ? stdout : stderr);
@@ -161,6 +164,8 @@ int main(int count, char **arguments)
     test_dispatch();
     test_cell_f32(&isas);
     test_cell_f64(&isas);
+    test_products_f32(&isas, (ptrdiff_t)chosen.cases);
+    test_products_f64(&isas, (ptrdiff_t)chosen.cases);
     test_activations_f32(&isas, chosen.stride);
     test_activations_f64(&isas, chosen.samples);
     test_floating_point_mode();
