@@ -56,6 +56,9 @@ static void KERNEL(pack_vector)(real *panel, const real *b, ptrdiff_t ld_b, int 
 static void KERNEL(pack)(real *panels, const real *b, ptrdiff_t ld_b, int transposed,
                          ptrdiff_t inner, ptrdiff_t columns)
 {
+    assert(inner >= 0 && columns >= 0);
+    assert((transposed ? columns : inner) <= 1 || ld_b >= (transposed ? inner : columns));
+    assert(inner * columns == 0 || (panels != NULL && b != NULL));
     for (ptrdiff_t column = 0; column < columns; column += PANEL, panels += PANEL * inner)
         for (int v = 0; v < GATES; v++)
             KERNEL(pack_vector)(panels + v * V_WIDTH, b, ld_b, transposed, column + v * V_WIDTH,
@@ -64,6 +67,8 @@ static void KERNEL(pack)(real *panels, const real *b, ptrdiff_t ld_b, int transp
 
 static void KERNEL(pack_gates)(real *panels, const real *weight, ptrdiff_t inner, ptrdiff_t hidden)
 {
+    assert(inner >= 0 && hidden >= 0);
+    assert(inner * hidden == 0 || (panels != NULL && weight != NULL));
     for (ptrdiff_t unit = 0; unit < hidden; unit += V_WIDTH, panels += PANEL * inner)
         for (int g = 0; g < GATES; g++)
             KERNEL(pack_vector)(panels + g * V_WIDTH, weight + g * hidden * inner, inner, 1, unit,
@@ -247,6 +252,9 @@ static void KERNEL(multiply_packed)(real *out, ptrdiff_t ld_out, const real *ini
                                     const real *a, ptrdiff_t ld_a, const real *panels,
                                     ptrdiff_t rows, ptrdiff_t inner, ptrdiff_t columns)
 {
+    assert(rows >= 0 && inner >= 1 && columns >= 0);
+    assert(rows <= 1 || (ld_a >= inner && ld_out >= columns));
+    assert(rows * columns == 0 || (out != NULL && a != NULL && panels != NULL));
     for (ptrdiff_t row = 0; row < rows; row += BLOCK_ROWS) {
         ptrdiff_t count = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
         ptrdiff_t step = count > TILE_ROWS ? BLOCK_INNER : inner;
@@ -263,8 +271,8 @@ static void KERNEL(multiply_packed)(real *out, ptrdiff_t ld_out, const real *ini
                 KERNEL(multiply_panel)(it, count, 0);
                 it.initial = it.out;
                 it.ld_initial = ld_out;
-                it.a += step;
-                it.panel += step * PANEL;
+                it.a += it.inner;
+                it.panel += it.inner * PANEL;
             }
         }
     }
@@ -274,6 +282,10 @@ static void KERNEL(cell_step)(real *h, real *c, real *gates, real *pre, const re
                               const real *h_prev, const real *panels, ptrdiff_t rows,
                               ptrdiff_t hidden, ptrdiff_t ld_h, ptrdiff_t ld_h_prev)
 {
+    assert(rows >= 0 && hidden >= 0);
+    assert(rows <= 1 || (ld_h >= hidden && (h_prev == NULL || ld_h_prev >= hidden)));
+    assert(rows * hidden == 0 || (h != NULL && c != NULL && pre != NULL && c_prev != NULL));
+    assert(h_prev == NULL || rows * hidden == 0 || (h != h_prev && panels != NULL));
     ptrdiff_t columns = (hidden + V_WIDTH - 1) / V_WIDTH * PANEL;
     ptrdiff_t inner = h_prev != NULL ? hidden : 0;
     ptrdiff_t step = rows > TILE_ROWS ? BLOCK_INNER : inner;
@@ -323,6 +335,10 @@ static void KERNEL(multiply)(real *out, ptrdiff_t ld_out, const real *a, ptrdiff
                              int transpose_a, const real *b, ptrdiff_t ld_b, int transpose_b,
                              ptrdiff_t rows, ptrdiff_t inner, ptrdiff_t columns, int accumulate)
 {
+    assert(rows >= 0 && inner >= 1 && columns >= 0 && (rows <= 1 || ld_out >= columns));
+    assert((transpose_a ? inner : rows) <= 1 || ld_a >= (transpose_a ? rows : inner));
+    assert((transpose_b ? columns : inner) <= 1 || ld_b >= (transpose_b ? inner : columns));
+    assert(rows * columns == 0 || (out != NULL && a != NULL && b != NULL));
     real panel[BLOCK_INNER * PANEL], a_block[BLOCK_INNER * BLOCK_ROWS];
     for (ptrdiff_t row = 0; row < rows; row += BLOCK_ROWS) {
         ptrdiff_t count = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
@@ -330,8 +346,8 @@ static void KERNEL(multiply)(real *out, ptrdiff_t ld_out, const real *a, ptrdiff
             ptrdiff_t depth = inner - k < BLOCK_INNER ? inner - k : BLOCK_INNER;
             tile_arguments it = {.ld_out = ld_out,
                                  .ld_initial = ld_out,
-                                 .a = a + row * ld_a + k,
-                                 .stride = ld_a,
+                                 .a = transpose_a ? a_block : a + row * ld_a + k,
+                                 .stride = transpose_a ? BLOCK_ROWS : ld_a,
                                  .panel = panel,
                                  .inner = depth};
             if (transpose_a) {
@@ -339,8 +355,6 @@ static void KERNEL(multiply)(real *out, ptrdiff_t ld_out, const real *a, ptrdiff
                 for (ptrdiff_t j = 0; j < depth; j++)
                     memcpy(a_block + j * BLOCK_ROWS, a + (k + j) * ld_a + row,
                            (size_t)count * sizeof(real));
-                it.a = a_block;
-                it.stride = BLOCK_ROWS;
             }
             for (ptrdiff_t column = 0; column < columns; column += PANEL) {
                 it.columns = columns - column < PANEL ? columns - column : PANEL;

@@ -95,11 +95,10 @@ void fenced_free(void *buffer, const char *what)
         free(it->buffer);
     } else {
         size_t overwritten = 0;
-        for (size_t k = 0; k < it->usable; k++) {
-            unsigned char *byte = it->pages + k;
-            if (byte < it->buffer || byte >= it->buffer + it->bytes)
-                overwritten += *byte != CANARY;
-        }
+        for (unsigned char *byte = it->pages; byte < it->buffer; byte++)
+            overwritten += *byte != CANARY;
+        for (unsigned char *byte = it->buffer + it->bytes; byte < it->pages + it->usable; byte++)
+            overwritten += *byte != CANARY;
         check(overwritten == 0, "%s: %zu bytes outside of the buffer were overwritten", what,
               overwritten);
         munmap(it->base, it->mapped);

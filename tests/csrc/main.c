@@ -21,7 +21,7 @@ static void usage(FILE *stream)
           "  --stride N     try every N-th bit pattern of float (default 257)\n"
           "  --full         try all 2^32 of them, which takes some minutes\n"
           "  --samples N    try 4*N random doubles (default 20000)\n"
-          "  --cases N      try N sizes of products (default 300)\n"
+          "  --cases N      try N sizes of products (default 150)\n"
           "  --without SET  leave out avx512, avx2 or neon, if it is there; may be repeated\n"
           "  --throughput   measure the kernels instead of testing them\n",
           stream);
@@ -149,7 +149,7 @@ static void test_floating_point_mode(void)
 
 int main(int count, char **arguments)
 {
-    options chosen = {.stride = 257, .samples = 20000, .cases = 300};
+    options chosen = {.stride = 257, .samples = 20000, .cases = 150};
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* so that nothing is lost if a kernel crashes */
     if (!parse(&chosen, count, arguments) || chosen.help) {
         usage(chosen.help ? stdout : stderr);

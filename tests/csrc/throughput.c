@@ -1,18 +1,24 @@
-/* Prints how long the kernels take for an element, for one real type. Compiled once per
- * FASTLSTM_REAL. Nothing is asserted: the machine may be busy. */
+/* Prints how long the kernels take for an element, and how many operations a second the products
+ * reach, for one real type. Compiled once per FASTLSTM_REAL. Nothing is asserted: the machine may
+ * be busy. */
 #define _DEFAULT_SOURCE /* clock_gettime */
 #include <stdio.h>
 #include <time.h>
 
 #include "driver.h"
 
-enum { ROWS = 16, HIDDEN = 256, UNITS = ROWS * HIDDEN, REPEATS = 300 };
+enum { ROWS = 16, HIDDEN = 256, UNITS = ROWS * HIDDEN, MOST_ROWS = 64, REPEATS = 300 };
 
 /* What a kernel may change is restored before each run, outside of the clock. */
 static struct {
     real gates[4 * UNITS], state[UNITS], grad[UNITS];
 } fresh, used;
 static real h[UNITS], c[UNITS];
+
+/* The products: the panels of (HIDDEN, 4*HIDDEN), and up to MOST_ROWS rows. */
+static real panels[HIDDEN * 4 * HIDDEN], activated[MOST_ROWS * 4 * HIDDEN];
+static real pre[MOST_ROWS * 4 * HIDDEN], states[3][MOST_ROWS * HIDDEN];
+static ptrdiff_t rows_of_product;
 
 static void run_sigmoid(const fastlstm_isa *isa)
 {
@@ -35,6 +41,18 @@ static void run_cell_backward(const fastlstm_isa *isa)
                              used.state, ROWS, HIDDEN, HIDDEN);
 }
 
+static void run_multiply_packed(const fastlstm_isa *isa)
+{
+    isa->TABLE.multiply_packed(pre, 4 * HIDDEN, NULL, states[0], HIDDEN, panels, rows_of_product,
+                               HIDDEN, 4 * HIDDEN);
+}
+
+static void run_cell_step(const fastlstm_isa *isa)
+{
+    isa->TABLE.cell_step(states[1], states[2], activated, pre, states[2], states[0], panels,
+                         rows_of_product, HIDDEN, HIDDEN, HIDDEN);
+}
+
 static double now(void)
 {
     struct timespec time;
@@ -43,7 +61,7 @@ static double now(void)
 }
 
 /* The fastest of many runs: what disturbs a run only makes it longer. */
-static double nanoseconds_per_unit(void run(const fastlstm_isa *), const fastlstm_isa *isa)
+static double nanoseconds(void run(const fastlstm_isa *), const fastlstm_isa *isa)
 {
     double best = INFINITY;
     for (int k = 0; k < REPEATS; k++) {
@@ -53,7 +71,34 @@ static double nanoseconds_per_unit(void run(const fastlstm_isa *), const fastlst
         double passed = now() - start;
         best = passed < best ? passed : best;
     }
-    return best / UNITS;
+    return best;
+}
+
+static double nanoseconds_per_unit(void run(const fastlstm_isa *), const fastlstm_isa *isa)
+{
+    return nanoseconds(run, isa) / UNITS;
+}
+
+/* A multiplication and an addition for each of the weights; those of the cell do not count. */
+static double gigaflops(void run(const fastlstm_isa *), const fastlstm_isa *isa, ptrdiff_t rows)
+{
+    rows_of_product = rows;
+    return (double)(2 * rows * HIDDEN * 4 * HIDDEN) / nanoseconds(run, isa);
+}
+
+static void print_products(const fastlstm_isa *isa)
+{
+    for (ptrdiff_t k = 0; k < MOST_ROWS * HIDDEN; k++)
+        states[0][k] = (real)random_uniform(-1, 1);
+    for (ptrdiff_t k = 0; k < HIDDEN * 4 * HIDDEN; k++)
+        panels[k] = (real)random_uniform(-0.1, 0.1);
+    memset(pre, 0, sizeof pre);
+    printf("f%d %-8s GFLOP/s: multiply_packed %dx%dx%d %6.1f   "
+           "cell_step of %d units, 1 row %6.1f  8 rows %6.1f  64 rows %6.1f\n",
+           FASTLSTM_REAL, isa->name, MOST_ROWS, HIDDEN, 4 * HIDDEN,
+           gigaflops(run_multiply_packed, isa, MOST_ROWS), HIDDEN,
+           gigaflops(run_cell_step, isa, 1), gigaflops(run_cell_step, isa, 8),
+           gigaflops(run_cell_step, isa, MOST_ROWS));
 }
 
 void TYPED(print_throughput)(const isa_list *isas)
@@ -71,5 +116,7 @@ void TYPED(print_throughput)(const isa_list *isas)
                FASTLSTM_REAL, isa->name, nanoseconds_per_unit(run_sigmoid, isa),
                nanoseconds_per_unit(run_tanh, isa), nanoseconds_per_unit(run_cell_forward, isa),
                nanoseconds_per_unit(run_cell_backward, isa));
+        if (isa->TABLE.multiply != NULL)
+            print_products(isa);
     }
 }
