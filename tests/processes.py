@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 # What would make a process differ from one in a bare environment.
-_OURS = ("FASTLSTM_", "OMP_", "OPENBLAS_", "MKL_", "GOTO_")
+_OURS = ("FASTLSTM_", "OMP_", "GOMP_", "OPENBLAS_", "MKL_", "GOTO_")
 
 
 def start_python(
