@@ -47,7 +47,7 @@ static long count_different(const real *a, const real *b, ptrdiff_t elements)
     return different;
 }
 
-/* --------------------------------------------------------------------- matrices with gaps ----- */
+/* ---------------------------------------------------------------------- matrices with gaps ---- */
 
 /* Rows `gap` elements apart, the last one without a gap behind it; each bit of the gaps, and of a
  * matrix without values, is 1, which is a NaN. */
@@ -86,7 +86,7 @@ static void matrix_free(matrix it, real *values, const char *what, const call *h
     fenced_free(it.data, what);
 }
 
-/* ------------------------------------------------------------------------------- the oracle ---- */
+/* ------------------------------------------------------------------------------ the oracle ---- */
 
 /* start + a·b: as the kernels round it, and as it is, within the errors of that many roundings. */
 typedef struct {
@@ -127,7 +127,7 @@ static int meets(real got, wide want, wide tolerance)
     return magnitude((wide)got - want) <= tolerance;
 }
 
-/* ------------------------------------------------------------------------------- the inputs ---- */
+/* ------------------------------------------------------------------------------ the inputs ---- */
 
 /* Now and then a zero or something small, so that not all terms weigh the same. */
 static real random_value(void)
@@ -162,7 +162,7 @@ static ptrdiff_t columns_of_case(ptrdiff_t number)
     return 1 + number * 33 % 70;
 }
 
-/* ------------------------------------------------------------------------------- packing ------- */
+/* --------------------------------------------------------------------------------- packing ---- */
 
 static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t to)
 {
@@ -244,7 +244,7 @@ static void test_packing(call how)
     }
 }
 
-/* ------------------------------------------------------------------------------- products ------ */
+/* -------------------------------------------------------------------------------- products ---- */
 
 /* A product with its inputs: start is what multiply adds to, initial what multiply_packed does.
  * b and the weights of a cell's step are (columns, inner). */
@@ -444,7 +444,7 @@ static void test_poisoned_products(call how)
     }
 }
 
-/* --------------------------------------------------------------------------- steps of the cell - */
+/* ----------------------------------------------------------------------- steps of the cell ---- */
 
 /* A step with its inputs; pre is (rows, 4*hidden), its columns in the order of the gates, and
  * nobody knows panels but run_step. */
