@@ -46,6 +46,7 @@
  *   a    (rows, inner), or (inner, rows) if transpose_a; b (inner, columns), or transposed
  *
  * multiply_packed: out = initial + A·B, with B in panels; initial (columns), or NULL for zeros.
+ *   inner >= 1.
  *
  * cell_step: a product with a step of the cell as its end, for `rows` sequences.
  *   pre     (rows, ceil(hidden/vector)*4*vector)  in: what x and the bias give, as multiply_packed
