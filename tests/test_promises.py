@@ -144,9 +144,9 @@ def test_a_sequence_has_the_same_bits_alone(batch: Batch) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_so_it_is_in_a_large_batch(dtype: Any, bidirectional: bool) -> None:
-    """Of more rows than are multiplied in one go, 120."""
+    """Of more rows, 120, and more than twice the terms, 96, than are multiplied in one go."""
     batch = make_batch(
-        1, steps=4, batch=251, input_size=200, hidden_size=130, bidirectional=bidirectional,
+        1, steps=4, batch=251, input_size=200, hidden_size=200, bidirectional=bidirectional,
         dtype=dtype,
     )  # fmt: skip
     expected = batch.run()
