@@ -42,7 +42,8 @@ class ForwardWeights:
 class WeightCache:
     """The derived weights of a layer's directions, each kept until the parameters' version moves.
 
-    What is in the cache is never changed, only replaced, so threads may share it.
+    Panels are never changed, only replaced, so threads may share them. On the BLAS path matrices
+    are views of the parameters themselves.
     """
 
     def __init__(self, parameters: Parameters) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 from fastlstm import _core
 from fastlstm._validate import check_size
 
-# Below this many floating-point operations a region of threads costs more than it saves.
-# benchmarks/peers.py measures what it is set by.
-LEAST_WORK = 4_000_000
+# Below this many floating-point operations (a few tenths of a millisecond) a region of threads costs
+# more than it saves: one that sleeps takes about 0.1 ms to wake.
+LEAST_WORK = 20_000_000
 
 # More than this is refused: the system would run out of threads, and libgomp ends the process then.
 MOST_THREADS = 1024
