@@ -24,8 +24,8 @@ from fastlstm.threads import LEAST_WORK, _blas_hold
 warnings.simplefilter("ignore", DeprecationWarning)  # of fork with threads, from Python 3.12 on
 set_num_threads(2)
 LSTM_UNDER_TEST = LSTM(32, 48, 2, bidirectional=True, dtype=np.float64, rng=0)
-X = np.random.default_rng(0).standard_normal((40, 24, 32))
-assert 8 * 40 * 24 * 48 * (32 + 48) > 4 * LEAST_WORK
+X = np.random.default_rng(0).standard_normal((40, 120, 32))
+assert 8 * 40 * 120 * 48 * (32 + 48) > 4 * LEAST_WORK
 
 def step(_=None):
     output, state, tape = LSTM_UNDER_TEST.forward(X)

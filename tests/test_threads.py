@@ -45,7 +45,7 @@ def busy_layer(dtype: Any = np.float32) -> LSTM:
 
 def busy_input(dtype: Any = np.float32, *, seed: int = 0) -> Array:
     """So much work that threads pay: some 4 times LEAST_WORK in each layer and direction."""
-    return normal(np.random.default_rng(seed), (40, 32, 24), dtype)
+    return normal(np.random.default_rng(seed), (40, 160, 24), dtype)
 
 
 def step_of(lstm: LSTM, x: Array, lengths: Array | None = None) -> Results:
@@ -62,7 +62,7 @@ def assert_same_results(actual: Results, expected: Results) -> None:
 
 
 def test_the_busy_input_is_busy() -> None:
-    assert 4 * LEAST_WORK < 8 * 60 * 40 * 32 * (24 + 32)
+    assert 4 * LEAST_WORK < 8 * 40 * 160 * 32 * (24 + 32)
     with team(4 * LEAST_WORK, blas=True) as threads:
         alone = not _core.OPENMP or not _blas_hold.possible
         assert threads == (1 if alone else get_num_threads())

@@ -283,7 +283,8 @@ cdef void _forward_block(
                 _forward_segment(
                     &h[row + entered, 0], c_rows + entered * hidden, kept,
                     &pre[row + entered - pre_row, 0],
-                    <real*>NULL if zero_state else &h_n[first + entered, 0], &c_n[first + entered, 0],
+                    <real*>NULL if zero_state else &h_n[first + entered, 0],
+                    &c_n[first + entered, 0],
                     &weight_hh[0], rows - entered, hidden, ld_h, hidden, packed)
             _leave(h, c, h_n, c_n, row, first, _alive(offsets, t + step, first, last), rows, keep)
         t = t + step

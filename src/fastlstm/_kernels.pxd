@@ -20,12 +20,13 @@ cdef extern from "dispatch.h" nogil:
                          int transpose_a, const float* b, Py_ssize_t ld_b, int transpose_b,
                          Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns,
                          int accumulate) noexcept nogil
-        void (*multiply_packed)(float* out, Py_ssize_t ld_out, const float* initial, const float* a,
-                                Py_ssize_t ld_a, const float* panels, Py_ssize_t rows,
+        void (*multiply_packed)(float* out, Py_ssize_t ld_out, const float* initial,
+                                const float* a, Py_ssize_t ld_a, const float* panels, Py_ssize_t rows,
                                 Py_ssize_t inner, Py_ssize_t columns) noexcept nogil
         void (*cell_step)(float* h, float* c, float* gates, float* pre, const float* c_prev,
                           const float* h_prev, const float* panels, Py_ssize_t rows,
-                          Py_ssize_t hidden, Py_ssize_t ld_h, Py_ssize_t ld_h_prev) noexcept nogil
+                          Py_ssize_t hidden, Py_ssize_t ld_h,
+                          Py_ssize_t ld_h_prev) noexcept nogil
 
     ctypedef struct fastlstm_kernels_f64:
         void (*sigmoid)(double* out, const double* x, Py_ssize_t n) noexcept nogil
@@ -46,12 +47,13 @@ cdef extern from "dispatch.h" nogil:
                          int transpose_a, const double* b, Py_ssize_t ld_b, int transpose_b,
                          Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns,
                          int accumulate) noexcept nogil
-        void (*multiply_packed)(double* out, Py_ssize_t ld_out, const double* initial, const double* a,
-                                Py_ssize_t ld_a, const double* panels, Py_ssize_t rows,
+        void (*multiply_packed)(double* out, Py_ssize_t ld_out, const double* initial,
+                                const double* a, Py_ssize_t ld_a, const double* panels, Py_ssize_t rows,
                                 Py_ssize_t inner, Py_ssize_t columns) noexcept nogil
         void (*cell_step)(double* h, double* c, double* gates, double* pre, const double* c_prev,
                           const double* h_prev, const double* panels, Py_ssize_t rows,
-                          Py_ssize_t hidden, Py_ssize_t ld_h, Py_ssize_t ld_h_prev) noexcept nogil
+                          Py_ssize_t hidden, Py_ssize_t ld_h,
+                          Py_ssize_t ld_h_prev) noexcept nogil
 
     ctypedef struct fastlstm_isa:
         const char* name

@@ -18,8 +18,8 @@ from typing import Any
 from fastlstm import _core
 from fastlstm._validate import check_size
 
-# Below this many floating-point operations (a few tenths of a millisecond) a region of threads costs
-# more than it saves: one that sleeps takes about 0.1 ms to wake.
+# Below this many floating-point operations, some tenths of a millisecond, a region of threads costs
+# more than it saves: a thread that sleeps takes about 0.1 ms to wake.
 LEAST_WORK = 20_000_000
 
 # More than this is refused: the system would run out of threads, and libgomp ends the process then.
