@@ -129,7 +129,7 @@ def test_cores_are_those_of_the_affinity() -> None:
 @pytest.mark.parametrize("threads", [2, 3, 8, 64])
 def test_any_number_of_threads_computes_the_same(threads: int, lengths: bool, dtype: type) -> None:
     lstm, x = busy_layer(dtype), busy_input(dtype)
-    ends = np.random.default_rng(1).integers(0, 41, 32) if lengths else None
+    ends = np.random.default_rng(1).integers(0, 41, 160) if lengths else None
     set_num_threads(1)
     expected = step_of(lstm, x, ends)
     set_num_threads(threads)
@@ -172,7 +172,7 @@ def test_eight_python_threads_on_one_model_get_the_bits_of_one(threads: int) -> 
     set_num_threads(threads)
     lstm = busy_layer()
     xs = [busy_input(seed=seed) for seed in range(4)]
-    lengths = [None, None, np.arange(32), np.full(32, 7)]
+    lengths = [None, None, np.arange(160) % 41, np.full(160, 7)]
     expected = [step_of(lstm, x, ends) for x, ends in zip(xs, lengths, strict=True)]
     together = threading.Barrier(8)
 
@@ -375,7 +375,7 @@ import numpy as np
 from fastlstm import LSTM
 from fastlstm.threads import _blas_hold
 lstm = LSTM(24, 32, 2, bidirectional=True, dtype=np.float64, rng=0)
-x = np.random.default_rng(0).standard_normal((40, 32, 24))
+x = np.random.default_rng(0).standard_normal((40, 160, 24))
 before = [pool.get_num_threads() for pool in _blas_hold._find_pools()]
 output, state, tape = lstm.forward(x)
 d_x, d_state, grads = lstm.backward(tape, output, state)

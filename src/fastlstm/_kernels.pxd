@@ -21,8 +21,9 @@ cdef extern from "dispatch.h" nogil:
                          Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns,
                          int accumulate) noexcept nogil
         void (*multiply_packed)(float* out, Py_ssize_t ld_out, const float* initial,
-                                const float* a, Py_ssize_t ld_a, const float* panels, Py_ssize_t rows,
-                                Py_ssize_t inner, Py_ssize_t columns) noexcept nogil
+                                const float* a, Py_ssize_t ld_a, const float* panels,
+                                Py_ssize_t rows, Py_ssize_t inner,
+                                Py_ssize_t columns) noexcept nogil
         void (*cell_step)(float* h, float* c, float* gates, float* pre, const float* c_prev,
                           const float* h_prev, const float* panels, Py_ssize_t rows,
                           Py_ssize_t hidden, Py_ssize_t ld_h,
@@ -48,8 +49,9 @@ cdef extern from "dispatch.h" nogil:
                          Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns,
                          int accumulate) noexcept nogil
         void (*multiply_packed)(double* out, Py_ssize_t ld_out, const double* initial,
-                                const double* a, Py_ssize_t ld_a, const double* panels, Py_ssize_t rows,
-                                Py_ssize_t inner, Py_ssize_t columns) noexcept nogil
+                                const double* a, Py_ssize_t ld_a, const double* panels,
+                                Py_ssize_t rows, Py_ssize_t inner,
+                                Py_ssize_t columns) noexcept nogil
         void (*cell_step)(double* h, double* c, double* gates, double* pre, const double* c_prev,
                           const double* h_prev, const double* panels, Py_ssize_t rows,
                           Py_ssize_t hidden, Py_ssize_t ld_h,
