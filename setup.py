@@ -33,7 +33,7 @@ ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "a
 # No -ffast-math, and none at the link: it would set flush-to-zero for the whole process. No
 # contraction: every fused multiply-add is written out, so that a tail rounds like a full vector.
 GCC_FLAGS = ["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-GCC_FLAGS += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-DNDEBUG"]
+GCC_FLAGS += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-DNDEBUG", "-g0"]
 MSVC_FLAGS = ["/std:c11", "/fp:precise"] + (["/Od", "/Zi"] if DEBUG else ["/O2", "/DNDEBUG"])
 
 
