@@ -389,33 +389,18 @@ MUTATIONS = [
         'self._parameters[f"bias_ih{suffix}"] * 2 + self._parameters[f"bias_hh{suffix}"]',
     ),
     Mutation(
-        "weights of the forward pass never renewed",
+        "derived weights never renewed",
         WEIGHTS,
-        "if not isinstance(kept, ForwardWeights) or version != self._parameters.version:",
-        "if not isinstance(kept, ForwardWeights):",
-    ),
-    Mutation(
-        "weights of the backward pass never renewed",
-        WEIGHTS,
-        "if not isinstance(kept, np.ndarray) or version != self._parameters.version:",
-        "if not isinstance(kept, np.ndarray):",
+        "if found is None or found[0] != version:",
+        "if found is None:",
     ),
     Mutation(
         "weights that changed while they were read pass for fresh",
         WEIGHTS,
-        """            version = self._parameters.version
-            kept = self._derive_forward(suffix)
+        """            found = kept[suffix] = version, derive(suffix)
 """,
-        """            kept = self._derive_forward(suffix)
-            version = self._parameters.version
-""",
-    ),
-    Mutation(
-        "so do those of the backward pass",
-        WEIGHTS,
-        """            self._kept["backward" + suffix] = version, kept
-""",
-        """            self._kept["backward" + suffix] = self._parameters.version, kept
+        """            value = derive(suffix)
+            found = kept[suffix] = self._parameters.version, value
 """,
     ),
     Mutation(

@@ -7,7 +7,9 @@ batch, the steps or the threads, so that a sequence has the same bits in any com
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from fastlstm._validate import Array
 from fastlstm.parameters import Parameters
 
 GATES = 4
+
+Derived = TypeVar("Derived")
 
 
 def is_packed(dtype: np.dtype[np.generic]) -> bool:
@@ -48,7 +52,8 @@ class WeightCache:
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
-        self._kept: dict[str, tuple[int, ForwardWeights | Array]] = {}
+        self._forward: dict[str, tuple[int, ForwardWeights]] = {}
+        self._backward: dict[str, tuple[int, Array]] = {}
 
     def __getstate__(self) -> Parameters:
         return self._parameters
@@ -58,23 +63,21 @@ class WeightCache:
 
     def forward(self, suffix: str) -> ForwardWeights:
         """What the forward pass of the direction with this suffix needs."""
-        version, kept = self._kept.get("forward" + suffix, (-1, None))
-        if not isinstance(kept, ForwardWeights) or version != self._parameters.version:
-            # Read first: weights that change meanwhile make the copy stale, not fresh.
-            version = self._parameters.version
-            kept = self._derive_forward(suffix)
-            self._kept["forward" + suffix] = version, kept
-        return kept
+        return self._fresh(self._forward, suffix, self._derive_forward)
 
     def backward_hh(self, suffix: str) -> Array:
         """W_hh for d_gates·W_hh, flat (4H, H) or in panels."""
-        version, kept = self._kept.get("backward" + suffix, (-1, None))
-        if not isinstance(kept, np.ndarray) or version != self._parameters.version:
-            version = self._parameters.version
-            weight = self._parameters[f"weight_hh{suffix}"]
-            kept = _pack(weight) if is_packed(weight.dtype) else weight.reshape(-1)
-            self._kept["backward" + suffix] = version, kept
-        return kept
+        return self._fresh(self._backward, suffix, self._derive_backward_hh)
+
+    def _fresh(
+        self, kept: dict[str, tuple[int, Derived]], suffix: str, derive: Callable[[str], Derived]
+    ) -> Derived:
+        # Read first: weights that change meanwhile make what is derived stale, not fresh.
+        version = self._parameters.version
+        found = kept.get(suffix)
+        if found is None or found[0] != version:
+            found = kept[suffix] = version, derive(suffix)
+        return found[1]
 
     def _derive_forward(self, suffix: str) -> ForwardWeights:
         ih = self._parameters[f"weight_ih{suffix}"]
@@ -87,6 +90,10 @@ class WeightCache:
             return ForwardWeights(False, ih.reshape(-1), hh.reshape(-1), bias)
         packed = (_pack_gates(weight) for weight in (ih, hh, bias[:, np.newaxis]))
         return ForwardWeights(True, *packed)
+
+    def _derive_backward_hh(self, suffix: str) -> Array:
+        weight = self._parameters[f"weight_hh{suffix}"]
+        return _pack(weight) if is_packed(weight.dtype) else weight.reshape(-1)
 
 
 def _pack_gates(weight: Array) -> Array:

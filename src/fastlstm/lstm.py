@@ -115,15 +115,6 @@ class LSTM(Layer):
         self.dropout = check_number("dropout", dropout, least=0, most=1)
         self.bidirectional = check_flag("bidirectional", bidirectional)
         self.dtype = check_dtype("dtype", dtype)
-        directions = 2 if self.bidirectional else 1
-        check_extent("hidden_size", 4 * self.hidden_size, directions * self.hidden_size)
-        check_extent("input_size", 4 * self.hidden_size, self.input_size)
-        widest = max(self.input_size, directions * self.hidden_size) + self.hidden_size
-        check_extent("num_layers", self.num_layers, directions * 4 * self.hidden_size, widest)
-        if self.dropout and self.num_layers == 1:
-            warnings.warn(
-                "dropout acts between layers: with num_layers=1 it has no effect", stacklevel=2
-            )
         self._stack = Stack(
             self.input_size,
             self.hidden_size,
@@ -132,6 +123,14 @@ class LSTM(Layer):
             self.bias,
             self.dtype,
         )
+        check_extent("hidden_size", 4 * self.hidden_size, self._stack.width)
+        check_extent("input_size", 4 * self.hidden_size, self.input_size)
+        widest = max(self.input_size, self._stack.width) + self.hidden_size
+        check_extent("num_layers", self.num_layers, 4 * self._stack.width, widest)
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                "dropout acts between layers: with num_layers=1 it has no effect", stacklevel=2
+            )
         shapes = self._stack.parameter_shapes()
         bound = 1 / math.sqrt(self.hidden_size)
         initial = uniform_arrays(check_generator("rng", rng), shapes, bound, self.dtype)

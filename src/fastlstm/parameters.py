@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from fastlstm._validate import Array, check_array
+from fastlstm._validate import Array, check_array, check_names
 
 
 class Parameters(Mapping[str, Array]):
@@ -95,14 +95,9 @@ class Parameters(Mapping[str, Array]):
         ValueError
             If names are missing or unknown, or a shape differs.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict: expected a dict, got a {type(state_dict).__name__}")
-        missing = [name for name in self if name not in state_dict]
-        unknown = [str(name) for name in state_dict if name not in self._owned]
-        if missing or unknown:
-            raise ValueError(f"state_dict: missing {missing}, unexpected {unknown}")
+        given = check_names("state_dict", state_dict, self._owned)
         checked = {
-            name: check_array(f"state_dict[{name!r}]", state_dict[name], owned.dtype, owned.shape)
+            name: check_array(f"state_dict[{name!r}]", given[name], owned.dtype, owned.shape)
             for name, owned in self._owned.items()
         }
         # A caller may hand in our own views in another order; copies keep one from feeding on
