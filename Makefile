@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # What an installed tree was built from: a change to any of these rebuilds it.
-SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h src/fastlstm/*.pyx src/fastlstm/*.pxd)
+SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h src/fastlstm/_core/*.pyx src/fastlstm/_core/*.pxd)
 # What runs once more on the path that works everywhere: plain C, and SciPy's BLAS.
 BLAS_TESTS := $(patsubst %,tests/test_%.py,core fork lstm lstm_laws lstm_oracle lstm_gradients stack \
               threads)
@@ -93,5 +93,5 @@ hooks: $(VENV)/.lint  ## install the pre-commit hooks
 	$(BIN)/pre-commit install
 
 clean:  ## remove what was built (not the virtual environment)
-	rm -rf build dist src/fastlstm/*.so src/*.egg-info $(VENV)/.installed
+	rm -rf build dist src/fastlstm/_core/*.so src/*.egg-info $(VENV)/.installed
 	$(MAKE) -C tests/csrc clean

@@ -52,7 +52,7 @@ class BuildCore(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args = list(flags)
             extension.extra_link_args = list(openmp_link)
-            if extension.name == "fastlstm._core":
+            if extension.name == "fastlstm._core.kernels":
                 extension.extra_objects = self.kernel_objects()
                 extension.define_macros += self.build_description(flags)
         super().build_extensions()
@@ -130,15 +130,16 @@ DIRECTIVES = {
     "cdivision": True,
     "embedsignature": True,
 }
+# Modules of the compiled core. Only kernels is linked with csrc/'s objects (BuildCore does it), the
+# others include its headers: a change of csrc/ builds all of them anew.
 EXTENSIONS = [
-    Extension("fastlstm._blas", ["src/fastlstm/_blas.pyx"]),
     Extension(
-        "fastlstm._core",
-        ["src/fastlstm/_core.pyx"],
+        f"fastlstm._core.{name}",
+        [f"src/fastlstm/_core/{name}.pyx"],
         include_dirs=["csrc"],
-        # The kernels' objects are linked in by BuildCore: a change of theirs links anew.
         depends=[str(source) for source in sorted(Path("csrc").glob("*.[ch]"))],
-    ),
+    )
+    for name in ("blas", "kernels", "time_loop", "dense")
 ]
 
 setup(

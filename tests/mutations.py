@@ -63,8 +63,9 @@ BLAS_ONLY = "generic"  # the instruction set that BLAS serves
 
 KERNELS = "csrc/kernels.c"
 PANELS = "csrc/products.h"
-CORE = "src/fastlstm/_core.pyx"
-BLAS = "src/fastlstm/_blas.pyx"
+CORE = "src/fastlstm/_core/time_loop.pyx"
+DENSE = "src/fastlstm/_core/dense.pyx"
+BLAS = "src/fastlstm/_core/blas.pyx"
 STACK = "src/fastlstm/_stack.py"
 WEIGHTS = "src/fastlstm/_weights.py"
 PRODUCTS = "src/fastlstm/_products.py"
@@ -250,8 +251,8 @@ MUTATIONS = [
     Mutation(
         "dh of a block's first sequence added to all",
         CORE,
-        "_multiply_packed(&d_h[first, 0], hidden, NULL, &gates",
-        "_multiply_packed(&d_h[first, 0], hidden, &d_h[first, 0], &gates",
+        "multiply_packed(&d_h[first, 0], hidden, NULL, &gates",
+        "multiply_packed(&d_h[first, 0], hidden, &d_h[first, 0], &gates",
     ),
     Mutation(
         "h_t for h of the step before in dW_hh",
@@ -279,7 +280,7 @@ MUTATIONS = [
     ),
     Mutation(
         "bias gradient overwritten row by row",
-        CORE,
+        DENSE,
         "partial[column] += a[row, column]",
         "partial[column] = a[row, column]",
     ),
@@ -674,7 +675,7 @@ class Copy:
 
     @staticmethod
     def _libraries(folder: Path) -> list[Path]:
-        return [path for path in folder.rglob("_*") if path.suffix in (".so", ".pyd")]
+        return [path for path in folder.rglob("*") if path.suffix in (".so", ".pyd")]
 
 
 def outdated(mutations: list[Mutation]) -> list[str]:

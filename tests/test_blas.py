@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.linalg.cython_blas
 
-from fastlstm import _blas, _core
+from fastlstm import _core
+from fastlstm._core import blas
 from tests.support import normal
 
 DTYPES = [np.float32, np.float64]
@@ -30,20 +31,20 @@ TOLERANCES = {np.float32: 2e-7, np.float64: 4e-16}  # about two roundings
     ],
 )
 def test_a_signature_tells_the_width_of_its_integers(signature: str, wide: bool) -> None:
-    assert _blas.signature_is_wide(signature) is wide
+    assert blas.signature_is_wide(signature) is wide
 
 
 @pytest.mark.parametrize("signature", ["void (char *, blas_integer *)", "void (void)"])
 def test_a_signature_without_a_known_integer_is_refused(signature: str) -> None:
     with pytest.raises(ImportError, match="signature unknown"):
-        _blas.signature_is_wide(signature)
+        blas.signature_is_wide(signature)
 
 
 def test_the_width_is_that_of_this_scipy() -> None:
     """A capsule's repr shows its name, which is the C signature."""
     capsule = repr(scipy.linalg.cython_blas.__pyx_capi__["dgemm"])
-    assert _blas.integer_bits() == (64 if "int64" in capsule or "long" in capsule else 32)
-    assert _blas.integer_bits() == _core.BLAS_INTEGER_BITS
+    assert (64 if "int64" in capsule or "long" in capsule else 32) == blas.INTEGER_BITS
+    assert blas.INTEGER_BITS == _core.BLAS_INTEGER_BITS
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -13,15 +13,26 @@ import sys
 import sysconfig
 from importlib.metadata import metadata, requires, version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import fastlstm
-from fastlstm import _blas, _core
+from fastlstm import _core
+from fastlstm._core import blas, dense, kernels, time_loop
 from tests.processes import ROOT, run_python
 
 PACKAGE = Path(str(fastlstm.__file__)).parent
 SOURCE = ROOT / "src" / "fastlstm"
+COMPILED = [blas, dense, kernels, time_loop]
+
+
+def _name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _beside(module: ModuleType, suffix: str) -> Path:
+    return PACKAGE / "_core" / f"{_name(module)}{suffix}"
 
 
 def test_the_version_is_one() -> None:
@@ -51,36 +62,36 @@ def test_flags_and_facts_agree() -> None:
     assert _core.ISA in ("avx512", "avx2", "neon", "generic")
 
 
-@pytest.mark.parametrize("module", ["_core", "_blas"])
-def test_the_stub_of_a_compiled_module_names_what_it_has(module: str) -> None:
-    tree = ast.parse((PACKAGE / f"{module}.pyi").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", COMPILED, ids=lambda module: str(module.__name__))
+def test_the_stub_of_a_compiled_module_names_what_it_has(module: ModuleType) -> None:
+    tree = ast.parse(_beside(module, ".pyi").read_text(encoding="utf-8"))
     named = {
         node.name if isinstance(node, ast.FunctionDef) else ast.unparse(node.target)
         for node in tree.body
         if isinstance(node, (ast.FunctionDef, ast.AnnAssign))
     }
-    compiled = {"_core": _core, "_blas": _blas}[module]
     own = {
         name
-        for name, value in vars(compiled).items()
+        for name, value in vars(module).items()
         if not name.startswith("_")
         and not hasattr(value, "__path__")
-        and getattr(value, "__module__", compiled.__name__) in (compiled.__name__, None)
+        and getattr(value, "__module__", module.__name__) in (module.__name__, None)
         and name not in sys.modules
     }
     assert named == own
 
 
 @pytest.mark.skipif(not SOURCE.exists(), reason="no source tree")
-@pytest.mark.parametrize("module", ["_core", "_blas"])
-def test_compiled_functions_take_what_their_stub_says(module: str) -> None:
-    tree = ast.parse((PACKAGE / f"{module}.pyi").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", COMPILED, ids=lambda module: str(module.__name__))
+def test_compiled_functions_take_what_their_stub_says(module: ModuleType) -> None:
+    tree = ast.parse(_beside(module, ".pyi").read_text(encoding="utf-8"))
     stub = {
         node.name: [argument.arg for argument in node.args.args]
         for node in tree.body
         if isinstance(node, ast.FunctionDef)
     }
-    text = re.sub(r"#.*", "", (SOURCE / f"{module}.pyx").read_text(encoding="utf-8"))
+    source = SOURCE / "_core" / f"{_name(module)}.pyx"
+    text = re.sub(r"#.*", "", source.read_text(encoding="utf-8"))
     compiled = {}
     for name, arguments in re.findall(r"^def (\w+)\((.*?)\):", text, re.DOTALL | re.MULTILINE):
         typed = re.sub(r"\[[^]]*\]", "", arguments).split(",")
@@ -167,7 +178,7 @@ def test_the_core_takes_scipys_blas_and_no_other() -> None:
     """Linking to one of our own would bring a third pool of threads into the process."""
     if sys.platform != "linux":
         pytest.skip("reads ELF files")
-    for module in (_core, _blas):
+    for module in COMPILED:
         binary = Path(str(module.__file__)).read_bytes()
         for library in (b"libopenblas", b"libblas.so", b"libmkl", b"libcblas"):
             assert library not in binary

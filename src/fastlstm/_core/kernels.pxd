@@ -1,4 +1,7 @@
-# The C kernels of csrc/, as Cython sees them.
+# The C kernels of csrc/, as Cython sees them: the table of the chosen instruction set, and below
+# it each kernel with the dtype told apart.
+
+from fastlstm._core.blas cimport real
 
 cdef extern from "dispatch.h" nogil:
     ctypedef struct fastlstm_kernels_f32:
@@ -63,3 +66,61 @@ cdef extern from "dispatch.h" nogil:
         fastlstm_kernels_f64 f64
 
     const fastlstm_isa* fastlstm_isa_pick(const char* wanted)
+
+
+cdef const fastlstm_isa* isa
+
+
+cdef inline void cell_forward(
+    real* h, real* c, real* gates, const real* c_prev,
+    Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t ld_h,
+) noexcept nogil:
+    if real is float:
+        isa.f32.cell_forward(h, c, gates, c_prev, rows, hidden, ld_h)
+    else:
+        isa.f64.cell_forward(h, c, gates, c_prev, rows, hidden, ld_h)
+
+
+cdef inline void cell_backward(
+    real* gates, real* d_c, const real* d_h, const real* d_output,
+    const real* c, const real* c_prev,
+    Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t ld_d_output,
+) noexcept nogil:
+    if real is float:
+        isa.f32.cell_backward(gates, d_c, d_h, d_output, c, c_prev, rows, hidden, ld_d_output)
+    else:
+        isa.f64.cell_backward(gates, d_c, d_h, d_output, c, c_prev, rows, hidden, ld_d_output)
+
+
+cdef inline void cell_step(
+    real* h, real* c, real* gates, real* pre, const real* c_prev, const real* h_prev,
+    const real* panels, Py_ssize_t rows, Py_ssize_t hidden,
+    Py_ssize_t ld_h, Py_ssize_t ld_h_prev,
+) noexcept nogil:
+    if real is float:
+        isa.f32.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, ld_h, ld_h_prev)
+    else:
+        isa.f64.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, ld_h, ld_h_prev)
+
+
+cdef inline void multiply_packed(
+    real* out, Py_ssize_t ld_out, const real* initial, const real* a, Py_ssize_t ld_a,
+    const real* panels, Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns,
+) noexcept nogil:
+    if real is float:
+        isa.f32.multiply_packed(out, ld_out, initial, a, ld_a, panels, rows, inner, columns)
+    else:
+        isa.f64.multiply_packed(out, ld_out, initial, a, ld_a, panels, rows, inner, columns)
+
+
+cdef inline void multiply(
+    real* out, Py_ssize_t ld_out, const real* a, Py_ssize_t ld_a, bint transpose_a,
+    const real* b, Py_ssize_t ld_b, bint transpose_b,
+    Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns, bint accumulate,
+) noexcept nogil:
+    if real is float:
+        isa.f32.multiply(out, ld_out, a, ld_a, transpose_a, b, ld_b, transpose_b,
+                          rows, inner, columns, accumulate)
+    else:
+        isa.f64.multiply(out, ld_out, a, ld_a, transpose_a, b, ld_b, transpose_b,
+                          rows, inner, columns, accumulate)

@@ -66,9 +66,8 @@ _sgemv = _routine("sgemv")
 _dgemv = _routine("dgemv")
 
 
-def integer_bits():
-    """Width in bits of the integers of SciPy's BLAS: 32 or 64."""
-    return 64 if _wide else 32
+# Width of the integers of SciPy's BLAS.
+INTEGER_BITS = 64 if _wide else 32
 
 
 cdef void gemm(

@@ -1,17 +1,5 @@
 from fastlstm._validate import Array
 
-OPENMP: bool
-DEBUG: bool
-COMPILER: str
-FLAGS: str
-BLAS_INTEGER_BITS: int
-ISA: str
-VECTOR: dict[int, int]
-
-def sigmoid(out: Array, x: Array) -> None: ...
-def tanh(out: Array, x: Array) -> None: ...
-def pack(panels: Array, b: Array) -> None: ...
-def pack_gates(panels: Array, weight: Array) -> None: ...
 def forward(
     h: Array,
     c: Array,
@@ -45,15 +33,3 @@ def backward(
     packed: bool,
 ) -> None: ...
 def previous_h(out: Array, h: Array, h_0: Array, offsets: Array, backwards: bool) -> None: ...
-def matmul(
-    out: Array,
-    a: Array,
-    b: Array,
-    transpose_a: bool,
-    transpose_b: bool,
-    accumulate: bool,
-    threads: int,
-    packed: bool,
-) -> None: ...
-def sum_rows(out: Array, partial: Array, a: Array) -> None: ...
-def scatter_add_rows(out: Array, ids: Array, rows: Array) -> None: ...

@@ -34,159 +34,8 @@ Arguments are trusted: the validator stood before. The debug build checks bounds
 from cython.parallel cimport parallel, prange
 from libc.string cimport memcpy
 
-from fastlstm._blas cimport gemm, real
-from fastlstm._kernels cimport fastlstm_isa, fastlstm_isa_pick
-
-import os
-
-from fastlstm._blas import integer_bits
-
-cdef extern from *:
-    """
-    #ifdef _OPENMP
-    #define FASTLSTM_OPENMP 1
-    #else
-    #define FASTLSTM_OPENMP 0
-    #endif
-    #ifdef NDEBUG
-    #define FASTLSTM_DEBUG 0
-    #else
-    #define FASTLSTM_DEBUG 1
-    #endif
-    #ifndef FASTLSTM_COMPILER
-    #define FASTLSTM_COMPILER "unknown"
-    #endif
-    #ifndef FASTLSTM_FLAGS
-    #define FASTLSTM_FLAGS ""
-    #endif
-    """
-    int FASTLSTM_OPENMP
-    int FASTLSTM_DEBUG
-    const char* FASTLSTM_COMPILER
-    const char* FASTLSTM_FLAGS
-
-OPENMP = bool(FASTLSTM_OPENMP)
-DEBUG = bool(FASTLSTM_DEBUG)
-COMPILER = FASTLSTM_COMPILER.decode()
-FLAGS = FASTLSTM_FLAGS.decode()
-BLAS_INTEGER_BITS = integer_bits()
-
-
-cdef const fastlstm_isa* _pick_isa() except NULL:
-    """The kernels for this processor, or those that FASTLSTM_ISA names."""
-    wanted = os.environ.get("FASTLSTM_ISA", "").strip().lower()
-    encoded = wanted.encode()
-    cdef const char* name = encoded
-    cdef const fastlstm_isa* isa = fastlstm_isa_pick(name if encoded else NULL)
-    if isa is NULL:
-        raise ImportError(
-            f"FASTLSTM_ISA={wanted}: unknown, or not supported by this processor or this build; "
-            "expected avx512, avx2, neon or generic"
-        )
-    return isa
-
-
-cdef const fastlstm_isa* _isa = _pick_isa()
-ISA = _isa.name.decode()
-# Elements of a vector in panels, by the size of an element; 0: no packed products, BLAS serves.
-VECTOR = {4: _isa.f32.vector, 8: _isa.f64.vector}
-
-
-# --- gate math, with the dtype told apart in one place -------------------------------------------
-
-cdef inline void _cell_forward(
-    real* h, real* c, real* gates, const real* c_prev,
-    Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t ld_h,
-) noexcept nogil:
-    if real is float:
-        _isa.f32.cell_forward(h, c, gates, c_prev, rows, hidden, ld_h)
-    else:
-        _isa.f64.cell_forward(h, c, gates, c_prev, rows, hidden, ld_h)
-
-
-cdef inline void _cell_backward(
-    real* gates, real* d_c, const real* d_h, const real* d_output,
-    const real* c, const real* c_prev,
-    Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t ld_d_output,
-) noexcept nogil:
-    if real is float:
-        _isa.f32.cell_backward(gates, d_c, d_h, d_output, c, c_prev, rows, hidden, ld_d_output)
-    else:
-        _isa.f64.cell_backward(gates, d_c, d_h, d_output, c, c_prev, rows, hidden, ld_d_output)
-
-
-cdef inline void _cell_step(
-    real* h, real* c, real* gates, real* pre, const real* c_prev, const real* h_prev,
-    const real* panels, Py_ssize_t rows, Py_ssize_t hidden,
-    Py_ssize_t ld_h, Py_ssize_t ld_h_prev,
-) noexcept nogil:
-    if real is float:
-        _isa.f32.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, ld_h, ld_h_prev)
-    else:
-        _isa.f64.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, ld_h, ld_h_prev)
-
-
-cdef inline void _multiply_packed(
-    real* out, Py_ssize_t ld_out, const real* initial, const real* a, Py_ssize_t ld_a,
-    const real* panels, Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns,
-) noexcept nogil:
-    if real is float:
-        _isa.f32.multiply_packed(out, ld_out, initial, a, ld_a, panels, rows, inner, columns)
-    else:
-        _isa.f64.multiply_packed(out, ld_out, initial, a, ld_a, panels, rows, inner, columns)
-
-
-cdef inline void _multiply(
-    real* out, Py_ssize_t ld_out, const real* a, Py_ssize_t ld_a, bint transpose_a,
-    const real* b, Py_ssize_t ld_b, bint transpose_b,
-    Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns, bint accumulate,
-) noexcept nogil:
-    if real is float:
-        _isa.f32.multiply(out, ld_out, a, ld_a, transpose_a, b, ld_b, transpose_b,
-                          rows, inner, columns, accumulate)
-    else:
-        _isa.f64.multiply(out, ld_out, a, ld_a, transpose_a, b, ld_b, transpose_b,
-                          rows, inner, columns, accumulate)
-
-
-# --- elementwise and packing, for Python ---------------------------------------------------------
-
-def sigmoid(real[::1] out, const real[::1] x):
-    """out = 1 / (1 + exp(-x))."""
-    if x.shape[0]:
-        if real is float:
-            _isa.f32.sigmoid(&out[0], &x[0], x.shape[0])
-        else:
-            _isa.f64.sigmoid(&out[0], &x[0], x.shape[0])
-
-
-def tanh(real[::1] out, const real[::1] x):
-    """out = tanh(x)."""
-    if x.shape[0]:
-        if real is float:
-            _isa.f32.tanh(&out[0], &x[0], x.shape[0])
-        else:
-            _isa.f64.tanh(&out[0], &x[0], x.shape[0])
-
-
-def pack(real[::1] panels, const real[:, ::1] b):
-    """Panels of b (inner, columns), for a product with it on the right."""
-    cdef Py_ssize_t inner = b.shape[0], columns = b.shape[1]
-    with nogil:
-        if real is float:
-            _isa.f32.pack(&panels[0], &b[0, 0], columns, False, inner, columns)
-        else:
-            _isa.f64.pack(&panels[0], &b[0, 0], columns, False, inner, columns)
-
-
-def pack_gates(real[::1] panels, const real[:, ::1] weight):
-    """Panels of gates of weight (4H, inner), for a product with its transpose on the right."""
-    cdef Py_ssize_t inner = weight.shape[1], hidden = weight.shape[0] // 4
-    with nogil:
-        if real is float:
-            _isa.f32.pack_gates(&panels[0], &weight[0, 0], inner, hidden)
-        else:
-            _isa.f64.pack_gates(&panels[0], &weight[0, 0], inner, hidden)
+from fastlstm._core.blas cimport gemm, real
+from fastlstm._core.kernels cimport cell_backward, cell_forward, cell_step, multiply_packed
 
 
 # --- forward -------------------------------------------------------------------------------------
@@ -217,7 +66,7 @@ cdef void _project(
     if row >= end:
         return
     if packed:
-        _multiply_packed(&pre[row - pre_row, 0], width, &bias[0], &x[row, 0], inner,
+        multiply_packed(&pre[row - pre_row, 0], width, &bias[0], &x[row, 0], inner,
                          &weight_ih[0], end - row, inner, width)
         return
     for i in range(row, end):
@@ -233,12 +82,12 @@ cdef void _forward_segment(
 ) noexcept nogil:
     """One step for some sequences: pre + h_{t-1}·W_hhᵀ, then the cell. NULL as h_prev is zero."""
     if packed:
-        _cell_step(h, c, gates, pre, c_prev, h_prev, weight_hh, rows, hidden, ld_h, ld_h_prev)
+        cell_step(h, c, gates, pre, c_prev, h_prev, weight_hh, rows, hidden, ld_h, ld_h_prev)
         return
     if h_prev is not NULL:
         gemm(pre, h_prev, weight_hh, False, True,
              rows, 4 * hidden, hidden, 4 * hidden, ld_h_prev, hidden, True)
-    _cell_forward(h, c, pre, c_prev, rows, hidden, ld_h)
+    cell_forward(h, c, pre, c_prev, rows, hidden, ld_h)
 
 
 cdef void _forward_block(
@@ -398,16 +247,16 @@ cdef void _backward_block(
             entered = min(rows, _alive(offsets, t - step, first, last))
             row = offsets[t] + first
             if entered > 0:
-                _cell_backward(&gates[row, 0], &d_c[first, 0], &d_h[first, 0], &d_output[row, 0],
+                cell_backward(&gates[row, 0], &d_c[first, 0], &d_h[first, 0], &d_output[row, 0],
                                &c[row, 0], &c[offsets[t - step] + first, 0],
                                entered, hidden, ld_d_output)
             if entered < rows:
-                _cell_backward(&gates[row + entered, 0], &d_c[first + entered, 0],
+                cell_backward(&gates[row + entered, 0], &d_c[first + entered, 0],
                                &d_h[first + entered, 0], &d_output[row + entered, 0],
                                &c[row + entered, 0], &c_0[first + entered, 0],
                                rows - entered, hidden, ld_d_output)
             if packed:
-                _multiply_packed(&d_h[first, 0], hidden, NULL, &gates[row, 0], 4 * hidden,
+                multiply_packed(&d_h[first, 0], hidden, NULL, &gates[row, 0], 4 * hidden,
                                  &weight_hh[0], rows, 4 * hidden, hidden)
             else:
                 gemm(&d_h[first, 0], &gates[row, 0], &weight_hh[0], False, False,
@@ -460,78 +309,3 @@ def previous_h(
                 memcpy(&out[offsets[t] + b, 0], &h[offsets[t - step] + b, 0], width)
             for b in range(entered, _alive(offsets, t, 0, batch)):
                 memcpy(&out[offsets[t] + b, 0], &h_0[b, 0], width)
-
-
-# --- products for the rest of the network --------------------------------------------------------
-
-cdef enum:
-    RUN = 256  # rows that sum_rows adds up apart
-
-
-def matmul(
-    real[:, ::1] out,                    # OUT (m, n)
-    const real[:, ::1] a,                # IN  (m, k), or (k, m) if transpose_a
-    const real[:, ::1] b,                # IN  (k, n), or (n, k) if transpose_b
-    bint transpose_a,
-    bint transpose_b,
-    bint accumulate,
-    int threads,
-    bint packed,
-):
-    """out = op(A)·op(B), or out += op(A)·op(B); rows of the output are shared out to threads."""
-    cdef Py_ssize_t m = out.shape[0]
-    cdef Py_ssize_t k = a.shape[0] if transpose_a else a.shape[1]
-    cdef int parts = <int>min(threads, m)
-    cdef int part
-    with nogil:
-        if parts == 1:
-            _matmul_rows(out, a, b, transpose_a, transpose_b, accumulate, 0, m, k, packed)
-        else:
-            for part in prange(parts, num_threads=parts, schedule="static"):
-                _matmul_rows(out, a, b, transpose_a, transpose_b, accumulate,
-                             m * part // parts, m * (part + 1) // parts, k, packed)
-
-
-cdef void _matmul_rows(
-    real[:, ::1] out, const real[:, ::1] a, const real[:, ::1] b,
-    bint transpose_a, bint transpose_b, bint accumulate,
-    Py_ssize_t row, Py_ssize_t end, Py_ssize_t k, bint packed,
-) noexcept nogil:
-    cdef const real* a_rows = &a[0, row] if transpose_a else &a[row, 0]
-    if packed:
-        _multiply(&out[row, 0], out.shape[1], a_rows, a.shape[1], transpose_a, &b[0, 0],
-                  b.shape[1], transpose_b, end - row, k, out.shape[1], accumulate)
-    else:
-        gemm(&out[row, 0], a_rows, &b[0, 0], transpose_a, transpose_b, end - row, out.shape[1], k,
-             out.shape[1], a.shape[1], b.shape[1], accumulate)
-
-
-def sum_rows(
-    real[::1] out,                       # OUT (columns,)
-    real[::1] partial,                   # scratch (columns,)
-    const real[:, ::1] a,                # IN  (rows, columns)
-):
-    """out = the sum over the rows of `a`, in a fixed order.
-
-    Runs of rows are summed apart, so that a sum of very many rows does not drown the next one in
-    its own rounding.
-    """
-    cdef Py_ssize_t run, row, column
-    with nogil:
-        out[:] = 0
-        for run in range((a.shape[0] + RUN - 1) // RUN):
-            partial[:] = 0
-            for row in range(run * RUN, min((run + 1) * RUN, a.shape[0])):
-                for column in range(a.shape[1]):
-                    partial[column] += a[row, column]
-            for column in range(a.shape[1]):
-                out[column] += partial[column]
-
-
-def scatter_add_rows(real[:, ::1] out, const long long[::1] ids, const real[:, ::1] rows):
-    """out[ids[n]] += rows[n], n in order."""
-    cdef Py_ssize_t n, column
-    with nogil:
-        for n in range(ids.shape[0]):
-            for column in range(rows.shape[1]):
-                out[ids[n], column] += rows[n, column]

@@ -1,4 +1,4 @@
-# The matrix path: row-major products over SciPy's BLAS. See _blas.pyx.
+# The matrix path: row-major products over SciPy's BLAS. See blas.pyx.
 
 ctypedef fused real:
     float

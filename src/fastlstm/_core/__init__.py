@@ -1,0 +1,42 @@
+"""The compiled core: the time loop, and the products around it, over csrc/ and SciPy's BLAS.
+
+Each module has one reason to exist: blas calls SciPy's BLAS, kernels the C code, time_loop runs a
+layer in one direction, dense serves what stands around the recurrence. Everything above this
+package takes it from here.
+"""
+
+from fastlstm._core.blas import INTEGER_BITS as BLAS_INTEGER_BITS
+from fastlstm._core.dense import matmul, scatter_add_rows, sum_rows
+from fastlstm._core.kernels import (
+    COMPILER,
+    DEBUG,
+    FLAGS,
+    ISA,
+    OPENMP,
+    VECTOR,
+    pack,
+    pack_gates,
+    sigmoid,
+    tanh,
+)
+from fastlstm._core.time_loop import backward, forward, previous_h
+
+__all__ = [
+    "BLAS_INTEGER_BITS",
+    "COMPILER",
+    "DEBUG",
+    "FLAGS",
+    "ISA",
+    "OPENMP",
+    "VECTOR",
+    "backward",
+    "forward",
+    "matmul",
+    "pack",
+    "pack_gates",
+    "previous_h",
+    "scatter_add_rows",
+    "sigmoid",
+    "sum_rows",
+    "tanh",
+]

@@ -1,0 +1,14 @@
+from fastlstm._validate import Array
+
+def matmul(
+    out: Array,
+    a: Array,
+    b: Array,
+    transpose_a: bool,
+    transpose_b: bool,
+    accumulate: bool,
+    threads: int,
+    packed: bool,
+) -> None: ...
+def sum_rows(out: Array, partial: Array, a: Array) -> None: ...
+def scatter_add_rows(out: Array, ids: Array, rows: Array) -> None: ...

@@ -1,0 +1,78 @@
+"""Products and sums for the rest of the network, each summed in one fixed order."""
+
+from cython.parallel cimport prange
+
+from fastlstm._core.blas cimport gemm, real
+from fastlstm._core.kernels cimport multiply
+
+cdef enum:
+    RUN = 256  # rows that sum_rows adds up apart
+
+
+def matmul(
+    real[:, ::1] out,                    # OUT (m, n)
+    const real[:, ::1] a,                # IN  (m, k), or (k, m) if transpose_a
+    const real[:, ::1] b,                # IN  (k, n), or (n, k) if transpose_b
+    bint transpose_a,
+    bint transpose_b,
+    bint accumulate,
+    int threads,
+    bint packed,
+):
+    """out = op(A)·op(B), or out += op(A)·op(B); rows of the output are shared out to threads."""
+    cdef Py_ssize_t m = out.shape[0]
+    cdef Py_ssize_t k = a.shape[0] if transpose_a else a.shape[1]
+    cdef int parts = <int>min(threads, m)
+    cdef int part
+    with nogil:
+        if parts == 1:
+            _matmul_rows(out, a, b, transpose_a, transpose_b, accumulate, 0, m, k, packed)
+        else:
+            for part in prange(parts, num_threads=parts, schedule="static"):
+                _matmul_rows(out, a, b, transpose_a, transpose_b, accumulate,
+                             m * part // parts, m * (part + 1) // parts, k, packed)
+
+
+cdef void _matmul_rows(
+    real[:, ::1] out, const real[:, ::1] a, const real[:, ::1] b,
+    bint transpose_a, bint transpose_b, bint accumulate,
+    Py_ssize_t row, Py_ssize_t end, Py_ssize_t k, bint packed,
+) noexcept nogil:
+    cdef const real* a_rows = &a[0, row] if transpose_a else &a[row, 0]
+    if packed:
+        multiply(&out[row, 0], out.shape[1], a_rows, a.shape[1], transpose_a, &b[0, 0],
+                  b.shape[1], transpose_b, end - row, k, out.shape[1], accumulate)
+    else:
+        gemm(&out[row, 0], a_rows, &b[0, 0], transpose_a, transpose_b, end - row, out.shape[1], k,
+             out.shape[1], a.shape[1], b.shape[1], accumulate)
+
+
+def sum_rows(
+    real[::1] out,                       # OUT (columns,)
+    real[::1] partial,                   # scratch (columns,)
+    const real[:, ::1] a,                # IN  (rows, columns)
+):
+    """out = the sum over the rows of `a`, in a fixed order.
+
+    Runs of rows are summed apart, so that a sum of very many rows does not drown the next one in
+    its own rounding.
+    """
+    cdef Py_ssize_t run, row, column
+    with nogil:
+        out[:] = 0
+        for run in range((a.shape[0] + RUN - 1) // RUN):
+            partial[:] = 0
+            for row in range(run * RUN, min((run + 1) * RUN, a.shape[0])):
+                for column in range(a.shape[1]):
+                    partial[column] += a[row, column]
+            for column in range(a.shape[1]):
+                out[column] += partial[column]
+
+
+def scatter_add_rows(real[:, ::1] out, const long long[::1] ids, const real[:, ::1] rows):
+    """out[ids[n]] += rows[n], n in order."""
+    cdef Py_ssize_t n, column
+    with nogil:
+        for n in range(ids.shape[0]):
+            for column in range(rows.shape[1]):
+                out[ids[n], column] += rows[n, column]

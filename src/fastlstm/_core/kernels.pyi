@@ -1,0 +1,13 @@
+from fastlstm._validate import Array
+
+OPENMP: bool
+DEBUG: bool
+COMPILER: str
+FLAGS: str
+ISA: str
+VECTOR: dict[int, int]
+
+def sigmoid(out: Array, x: Array) -> None: ...
+def tanh(out: Array, x: Array) -> None: ...
+def pack(panels: Array, b: Array) -> None: ...
+def pack_gates(panels: Array, weight: Array) -> None: ...
