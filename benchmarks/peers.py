@@ -11,26 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
 import platform
 import re
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
-from unittest import mock
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.engines import ENGINES, INFER, OURS, TRAIN, Shape, Task, serve
-
-Array = NDArray[Any]
+from benchmarks.engines import ENGINES, OURS
+from benchmarks.tasks import INFER, MODES, STEP, Array, Shape, Task
+from benchmarks.workers import Worker, workers
 
 # Largest difference over largest value of each array, float32.
 TOLERANCE = 1e-5
@@ -51,47 +45,10 @@ SHAPES = (
     Shape(35, 20, 650, 650, num_layers=2),  # Zaremba, Sutskever & Vinyals 2014, medium
     Shape(100, 32, 128, 256, num_layers=2),
 )
-
-
-class Worker:
-    """An engine in a process of its own, which answers one request at a time."""
-
-    def __init__(self, engine: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.engine = engine
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(engine, theirs), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def ask(self, request: Task | float) -> Any:
-        try:
-            self._connection.send(request)
-            return self._connection.recv()
-        except (EOFError, OSError):
-            self._process.join()
-            raise SystemExit(
-                f"peers.py: the process of {self.engine} ended with {self._process.exitcode}"
-            ) from None
-
-    def stop(self) -> None:
-        if self._process.is_alive():
-            self._connection.send(None)
-        self._process.join()
-
-
-@contextmanager
-def workers(engines: list[str], threads: int) -> Iterator[list[Worker]]:
-    """Start the engines' processes, with every thread pool in them at `threads`."""
-    started: list[Worker] = []
-    try:
-        with mock.patch.dict(os.environ, OMP_NUM_THREADS=str(threads)):
-            for engine in engines:
-                started.append(Worker(engine))  # noqa: PERF401, those started are stopped below
-        yield started
-    finally:
-        for worker in started:
-            worker.stop()
+STREAMS = (
+    *(Shape(1, 1, size, size) for size in (32, 64, 128, 256, 512, 1024)),
+    *(Shape(1, batch, size, size) for batch in (16, 64) for size in (64, 256)),
+)
 
 
 def largest_error(actual: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
@@ -184,36 +141,53 @@ def record(measurements: list[Measurement], peers: list[str]) -> dict[str, Any]:
     }
 
 
+def available(wanted: list[str], mode: str) -> list[str]:
+    """Those of the peers that can do `mode` and are installed; who is not is named on stderr."""
+    found = []
+    for peer in wanted:
+        engine = ENGINES[peer]
+        if mode not in engine.modes:
+            continue
+        if missing := engine.missing():
+            print(f"peers.py: {peer} is left out: {', '.join(missing)} missing", file=sys.stderr)
+        else:
+            found.append(peer)
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
     known = [engine for engine in ENGINES if engine != OURS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peers", nargs="+", choices=known, default=["torch"], help="beside whom")
-    parser.add_argument("--mode", choices=[INFER, TRAIN], default=INFER, help="(default: infer)")
+    parser.add_argument(
+        "--peers", nargs="+", choices=known, default=known, help="(default: whoever is installed)"
+    )
+    parser.add_argument("--mode", choices=MODES, default=INFER, help="(default: infer)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="(default: 1)")
     parser.add_argument("--only", default="", metavar="REGEX", help="shapes, such as 'B1 .*H64'")
     parser.add_argument("--quick", action="store_true", help="a look: few and short turns")
     parser.add_argument("--json", metavar="FILE", help="also write all that was measured")
     arguments = parser.parse_args(argv)
-    missing = [peer for peer in arguments.peers if find_spec(peer) is None]
-    if missing:
-        parser.error(f"not installed: {', '.join(missing)} (pip install --group oracles)")
-    shapes = [shape for shape in SHAPES if re.search(arguments.only, str(shape))]
+    peers = available(arguments.peers, arguments.mode)
+    if not peers:
+        parser.error(f"nobody to compare with in {arguments.mode} (pip install '.[peers]')")
+    grid = STREAMS if arguments.mode == STEP else SHAPES
+    shapes = [shape for shape in grid if re.search(arguments.only, str(shape))]
     if not shapes:
         parser.error(f"--only {arguments.only}: no such shape")
     rounds, turn = (3, 0.02) if arguments.quick else (15, 0.1)
 
     print(f"{arguments.mode}, float32, threads: {arguments.threads}, medians of {rounds} rounds\n")
-    print_header(arguments.peers)
+    print_header(peers)
     measurements = []
-    with workers([OURS, *arguments.peers], arguments.threads) as team:
+    with workers([OURS, *peers], arguments.threads) as team:
         for shape in shapes:
             task = Task(shape, arguments.mode, arguments.threads)
             measurements.append(measure(team, task, rounds, turn))
-            print_row(measurements[-1], arguments.peers)
-    print_means(measurements, arguments.peers)
+            print_row(measurements[-1], peers)
+    print_means(measurements, peers)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(record(measurements, arguments.peers), file, indent=1)
+            json.dump(record(measurements, peers), file, indent=1)
     return 0
 
 

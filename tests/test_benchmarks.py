@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.engines import INFER, TRAIN, Shape, Task, fastlstm_engine, torch_engine
-from benchmarks.peers import Measurement, largest_error, measure, workers
+from benchmarks.engines import ENGINES, OURS, Engine
+from benchmarks.peers import Measurement, available, largest_error, measure
 from benchmarks.quality import adding
 from benchmarks.quality.ngram import CODE_POINTS, WittenBell
 from benchmarks.regressions import LEAST_DIFFERENCE, RATIO, Comparison
+from benchmarks.tasks import INFER, MODES, STEP, TRAIN, Shape, Task
+from benchmarks.workers import workers
 from tests import finite_differences
 from tests.support import assert_close
 
@@ -166,14 +168,38 @@ def test_operations_are_those_of_the_products() -> None:
     assert Shape(10, 2, 3, 5, 2).operations(TRAIN) == 3 * 2 * 10 * 2 * 20 * (3 + 5 + 5 + 5)
 
 
-@pytest.mark.oracle
-@pytest.mark.parametrize("mode", [INFER, TRAIN])
-def test_engines_agree(mode: str) -> None:
-    pytest.importorskip("torch")
-    task = Task(Shape(7, 3, 4, 5, num_layers=2), mode, threads=1)
-    ours, theirs = fastlstm_engine(task).results(), torch_engine(task).results()
-    assert len(ours) == (3 if mode == INFER else 12)
+def compare_with_ours(peer: str, mode: str) -> None:
+    """Another library's results are ours, on sizes that fit no tile."""
+    layers = 1 if mode == STEP else 2
+    task = Task(Shape(1 if mode == STEP else 7, 3, 4, 5, layers), mode, threads=1)
+    ours, theirs = ENGINES[OURS].job(task).results(), ENGINES[peer].job(task).results()
+    assert len(ours) == {INFER: 3, TRAIN: 12, STEP: 2}[mode]
     assert largest_error(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("mode", [INFER, STEP])
+def test_our_engine_computes_what_the_numpy_loop_does(mode: str) -> None:
+    compare_with_ours("numpy", mode)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    ("peer", "mode"),
+    [(peer, mode) for peer in ENGINES if peer != OURS for mode in ENGINES[peer].modes],
+)
+def test_engines_agree(peer: str, mode: str) -> None:
+    for package in ENGINES[peer].packages:
+        pytest.importorskip(package)
+    compare_with_ours(peer, mode)
+
+
+def test_a_peer_that_is_not_installed_is_left_out_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(ENGINES, "absent", Engine(ENGINES[OURS].job, MODES, ("no_such_module",)))
+    assert available(["absent", "numpy"], INFER) == ["numpy"]
+    assert "absent is left out: no_such_module missing" in capsys.readouterr().err
+    assert available(["numpy"], TRAIN) == []
 
 
 def test_workers_take_turns() -> None:
