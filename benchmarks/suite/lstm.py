@@ -1,6 +1,7 @@
-"""One LSTM layer, float32: inference, backward, streaming, and the memory of a training step.
+"""One LSTM layer, float32: inference, training, streaming, weight gradients, and memory.
 
-Only the public face is used, so that the suite runs on old commits and new ones alike. asv calls
+The public face is used wherever there is one, so that the suite runs on old commits and new ones
+alike; where a commit has none, `setup` raises NotImplementedError and asv leaves a gap. asv calls
 `setup` anew before each sample; what is measured therefore lasts long enough for a sample of one
 call.
 """
@@ -28,7 +29,7 @@ class _OverShapes:
     params = (list(SHAPES), THREADS)
     param_names = ("shape", "threads")
     number = 1
-    repeat = (20, 200, 3.0)  # samples in a round: at least, at most, and for how many seconds
+    repeat = (10, 200, 1.0)  # samples in a round: at least, at most, and for how many seconds
 
     def setup(self, shape: str, threads: int) -> None:
         fastlstm.set_num_threads(threads)
@@ -58,8 +59,49 @@ class Backward(_OverShapes):
         self.lstm.backward(self.tape, self.d_output)
 
 
+class Training(_OverShapes):
+    """A training step without the optimiser's: forward, then backward.
+
+    The memory is the process's largest size, Python and the batch included.
+    """
+
+    def _run(self) -> None:
+        _, _, tape = self.lstm.forward(self.x)
+        self.lstm.backward(tape, self.d_output)
+
+    def time_training(self, shape: str, threads: int) -> None:
+        self._run()
+
+    def peakmem_training(self, shape: str, threads: int) -> None:
+        self._run()
+
+
+class WeightGradients(_OverShapes):
+    """The product of the gates' gradients, transposed, with the input: (4H, T·B)·(T·B, I).
+
+    A private function, because all that is public returns the gradient of x too.
+    """
+
+    def setup(self, shape: str, threads: int) -> None:
+        super().setup(shape, threads)
+        try:
+            from fastlstm._products import matmul
+        except ImportError as error:
+            raise NotImplementedError(str(error)) from error
+        steps, batch, input_size, hidden_size = SHAPES[shape]
+        rng = np.random.default_rng(1)
+        self.d_gates = rng.standard_normal((steps * batch, 4 * hidden_size), dtype=np.float32)
+        self.rows = self.x.reshape(steps * batch, input_size)
+        self.matmul = matmul
+
+    def time_weight_gradients(self, shape: str, threads: int) -> None:
+        self.matmul(self.d_gates, self.rows, transpose_a=True)
+
+
 class Step(_OverShapes):
-    """A stream: T calls of one step each, with the state carried on."""
+    """Calls of one step each, with the state carried on: T of them."""
+
+    params = (list(SHAPES)[:3], THREADS)
 
     def time_step(self, shape: str, threads: int) -> None:
         state = None
@@ -67,9 +109,21 @@ class Step(_OverShapes):
             _, state = self.lstm(self.x[t : t + 1], state)
 
 
-class Training(_OverShapes):
-    """The process's largest size over forward and backward, Python and the batch included."""
+class Stream(_OverShapes):
+    """A stream that carries its state itself: T steps into one output."""
 
-    def peakmem_training(self, shape: str, threads: int) -> None:
-        _, _, tape = self.lstm.forward(self.x)
-        self.lstm.backward(tape, self.d_output)
+    params = (list(SHAPES)[:3], THREADS)
+
+    def setup(self, shape: str, threads: int) -> None:
+        super().setup(shape, threads)
+        if not hasattr(self.lstm, "stream"):
+            raise NotImplementedError("LSTM.stream")
+        _, batch, _, hidden_size = SHAPES[shape]
+        self.stream = self.lstm.stream(batch)
+        self.out = np.empty((batch, hidden_size), np.float32)
+        self.stream.step(self.x[0], out=self.out)
+
+    def time_stream(self, shape: str, threads: int) -> None:
+        step, out = self.stream.step, self.out
+        for x_t in self.x:
+            step(x_t, out=out)
