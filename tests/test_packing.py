@@ -90,14 +90,27 @@ def test_chunks_cut_all_steps_into_runs_of_about_so_many_rows(
 ) -> None:
     packing = Packing(*problem)
     longest = len(packing.offsets) - 1
-    chunks = packing.chunks(rows)
+    chunks, widest = packing.chunks(rows)
     assert chunks.dtype == np.intp
     assert chunks[0] == 0
     assert chunks[-1] == longest
     assert (np.diff(chunks) > 0).all() or longest == 0
+    sizes = [0]
     for first, last in pairwise(chunks):
-        size = packing.offsets[last] - packing.offsets[first]
-        assert size <= rows or last - first == 1
+        sizes.append(packing.offsets[last] - packing.offsets[first])
+        assert sizes[-1] <= rows or last - first == 1
+    assert widest == max(sizes)
+
+
+@given(batches(), st.integers(1, 40), st.integers(1, 12))
+def test_what_calls_share_cannot_be_changed(
+    problem: tuple[int, int, Array | None], rows: int, count: int
+) -> None:
+    packing = Packing(*problem)
+    for array in (packing.offsets, packing.active, packing.chunks(rows)[0], packing.blocks(count)):
+        assert not array.flags.writeable
+    assert packing.chunks(rows) is packing.chunks(rows)
+    assert packing.blocks(count) is packing.blocks(count)
 
 
 @given(batches(), st.integers(1, 12))

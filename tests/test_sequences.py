@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastlstm import _sequences
 from fastlstm._sequences import check_sequences, check_state, state_shape
 from tests.support import Array, assert_same_bits, normal
 
@@ -59,6 +60,43 @@ def test_states_are_sorted_with_the_sequences_and_back() -> None:
     assert_same_bits(sequences.unpack_state(packed), state)
 
 
+@pytest.mark.parametrize(("batch", "lengths"), [(3, None), (3, np.array([1, 4, 2])), (None, 2)])
+def test_a_state_of_zeros_is_packed_zeros(batch: int | None, lengths: object) -> None:
+    x = np.zeros((4, 3)) if batch is None else batch_of(4, batch, False)
+    _, sequences = check_sequences(x, lengths, 3, F64, batch_first=False)
+    zeros = np.zeros((2, 4) if batch is None else (2, batch, 4))
+    assert_same_bits(sequences.zero_state(2, 4, F64), sequences.pack_state(zeros))
+
+
+def test_a_layout_is_kept_only_for_equal_lengths_of_short_sequences() -> None:
+    """Kept layouts of long sequences would hold memory; those of other lengths never return."""
+    full, most = np.array([4, 4]), _sequences.LONGEST_KEPT
+    for steps, lengths, kept in [
+        (4, None, True),
+        (most, None, True),
+        (most + 1, None, False),
+        (4, full, False),
+        (4, np.array([4, 2]), False),
+    ]:
+        x = np.zeros((steps, 2, 3))
+        first, second = (
+            check_sequences(x, lengths, 3, F64, batch_first=False)[1] for _ in range(2)
+        )
+        assert (first is second) == kept
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_layouts_of_one_shape_are_told_apart(batch_first: bool) -> None:
+    """By steps and batch, by their order, and by whether there is a batch axis."""
+    for shape in ((4, 2, 3), (2, 4, 3), (8, 1, 3), (1, 8, 3), (8, 3)):
+        for other in (batch_first, not batch_first):
+            x = np.arange(float(np.prod(shape))).reshape(shape)
+            _, sequences = check_sequences(x, None, 3, F64, batch_first=other)
+            assert_same_bits(sequences.unpack(sequences.pack(x)), x)
+            time_major = x.swapaxes(0, 1) if other and x.ndim == 3 else x
+            assert_same_bits(sequences.pack(x), time_major.reshape(-1, 3))
+
+
 def test_a_packed_state_is_a_copy() -> None:
     for lengths in (None, np.array([2, 1])):
         _, sequences = check_sequences(batch_of(2, 2, False), lengths, 3, F64, batch_first=False)
@@ -109,8 +147,8 @@ def test_states_have_the_shape_that_belongs_to_x(
     assert state_shape(padded, 4, 7, batch_first=batch_first) == expected
 
 
-def test_a_missing_state_is_zeros_only_where_it_may_be_missing() -> None:
-    assert_same_bits(check_state("h_0", None, F64, (1, 2), required=False), np.zeros((1, 2)))
+def test_a_state_is_missing_only_where_it_may_be() -> None:
+    assert check_state("h_0", None, F64, (1, 2), required=False) is None
     with pytest.raises(TypeError, match="h_0"):
         check_state("h_0", None, F64, (1, 2), required=True)
     with pytest.raises(ValueError, match="h_0"):

@@ -19,9 +19,7 @@ def stack_of(num_layers: int, bidirectional: bool) -> Stack:
 def test_directions_are_numbered_layer_by_layer() -> None:
     """As the first axis of h_n and the output's last one have them in PyTorch."""
     stack = stack_of(2, True)
-    found = [
-        (d.index, d.suffix, d.backwards, d.columns) for k in (0, 1) for d in stack.directions_of(k)
-    ]
+    found = [(d.index, d.suffix, d.backwards, d.columns) for layer in stack.layers for d in layer]
     assert found == [
         (0, "_l0", False, slice(0, 4)),
         (1, "_l0_reverse", True, slice(4, 8)),

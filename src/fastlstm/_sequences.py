@@ -8,12 +8,16 @@ Callers have (T, B, features), (B, T, features) or a single (T, features), and s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from fastlstm._validate import Array, Shape, check_array, check_extent, check_lengths
 from fastlstm.packing import Packing
+
+# Steps of the longest batch of equal lengths whose layout is kept for later calls.
+LONGEST_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,11 @@ class Sequences:
 
     def pack(self, padded: Array) -> Array:
         """The caller's (T, B, features) -> (rows, features); not always a copy."""
-        return self.packing.pack(_to_time_major(padded, self.batched, self.batch_first))
+        if not self.batched:
+            padded = padded[:, np.newaxis]
+        elif self.batch_first:
+            padded = padded.swapaxes(0, 1)
+        return self.packing.pack(padded)
 
     def unpack(self, rows: Array) -> Array:
         """(rows, features) -> the caller's (T, B, features), zero past the ends; maybe a view."""
@@ -38,6 +46,10 @@ class Sequences:
     def pack_state(self, state: Array) -> Array:
         """The caller's state -> a copy (runs, B, H) in packed order."""
         return self.packing.sort(state if self.batched else state[:, np.newaxis])
+
+    def zero_state(self, runs: int, hidden_size: int, dtype: np.dtype[Any]) -> Array:
+        """What `pack_state` makes of zeros."""
+        return np.zeros((runs, self.packing.batch, hidden_size), dtype)
 
     def unpack_state(self, state: Array) -> Array:
         """The inverse of `pack_state`; maybe a view."""
@@ -53,21 +65,39 @@ def check_sequences(
     axes = ("B", "T") if batch_first else ("T", "B")
     expected: Shape = (*axes, features) if batched else ("T", features)
     array = check_array("x", x, dtype, expected)
-    steps, batch, _ = _to_time_major(array, batched, batch_first).shape
-    check_extent("x, its rows T * B", max(steps, 1), max(batch, 1))
-    if lengths is not None:
-        if not batched and isinstance(lengths, (int, np.integer)):
-            lengths = np.array([lengths])
-        lengths = check_lengths(lengths, batch, steps)
+    steps, batch, *_ = array.shape if batched else (len(array), 1)
+    if batched and batch_first:
+        steps, batch = batch, steps
+    if lengths is None:
+        # Making a layout takes as long as a small call: those of short sequences are kept.
+        layout = _kept_layout if steps <= LONGEST_KEPT else _layout
+        return array, layout(steps, batch, batched, batch_first)
+    _check_rows(steps, batch)
+    if not batched and isinstance(lengths, (int, np.integer)):
+        lengths = np.array([lengths])
+    lengths = check_lengths(lengths, batch, steps)
     return array, Sequences(Packing(steps, batch, lengths), batched, batch_first)
+
+
+def _check_rows(steps: int, batch: int) -> None:
+    check_extent("x, its rows T * B", max(steps, 1), max(batch, 1))
+
+
+def _layout(steps: int, batch: int, batched: bool, batch_first: bool) -> Sequences:
+    """The layout of sequences of equal lengths."""
+    _check_rows(steps, batch)
+    return Sequences(Packing(steps, batch), batched, batch_first)
+
+
+_kept_layout = lru_cache(maxsize=64)(_layout)
 
 
 def check_state(
     name: str, value: object, dtype: np.dtype[Any], shape: tuple[int, ...], *, required: bool
-) -> Array:
-    """Return a state, or a state's gradient, in the caller's layout; zeros for None if allowed."""
+) -> Array | None:
+    """Return a state, or a state's gradient, in the caller's layout; None if that is allowed."""
     if value is None and not required:
-        return np.zeros(shape, dtype)
+        return None
     return check_array(name, value, dtype, shape)
 
 
@@ -80,9 +110,3 @@ def state_shape(
     batch = int(padded_shape[0 if batch_first else 1])
     check_extent("x, its batch in the states", runs, batch, hidden_size)
     return (runs, batch, hidden_size)
-
-
-def _to_time_major(array: Array, batched: bool, batch_first: bool) -> Array:
-    if not batched:
-        return array[:, np.newaxis]
-    return array.swapaxes(0, 1) if batch_first else array

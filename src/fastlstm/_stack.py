@@ -6,8 +6,8 @@ checks what callers hand in and knows their layouts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from fastlstm import _core, _products
 from fastlstm._random import dropout_mask
 from fastlstm._validate import Array
-from fastlstm._weights import WeightCache, is_packed, padded_gates
+from fastlstm._weights import WeightCache, is_packed
 from fastlstm.packing import Packing
 from fastlstm.parameters import Parameters
 from fastlstm.threads import team
@@ -66,31 +66,43 @@ class Stack:
     bias: bool
     dtype: np.dtype[Any]
 
-    @property
+    @cached_property
     def directions(self) -> int:
         return 2 if self.bidirectional else 1
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Features of the output."""
         return self.directions * self.hidden_size
 
-    def directions_of(self, layer: int) -> Iterator[Direction]:
-        for k in range(self.directions):
-            yield Direction(
-                index=layer * self.directions + k,
-                suffix=f"_l{layer}" + ("_reverse" if k else ""),
-                backwards=k == 1,
-                columns=slice(k * self.hidden_size, (k + 1) * self.hidden_size),
-            )
+    @cached_property
+    def runs(self) -> int:
+        """States: one for each direction of each layer."""
+        return self.num_layers * self.directions
+
+    @cached_property
+    def layers(self) -> tuple[tuple[Direction, ...], ...]:
+        """The directions of each layer."""
+        return tuple(
+            tuple(self._direction(layer, k) for k in range(self.directions))
+            for layer in range(self.num_layers)
+        )
+
+    def _direction(self, layer: int, k: int) -> Direction:
+        return Direction(
+            index=layer * self.directions + k,
+            suffix=f"_l{layer}" + ("_reverse" if k else ""),
+            backwards=k == 1,
+            columns=slice(k * self.hidden_size, (k + 1) * self.hidden_size),
+        )
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters, as PyTorch has them and in its order."""
         rows = 4 * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
-        for layer in range(self.num_layers):
+        for layer, directions in enumerate(self.layers):
             width = self.width if layer else self.input_size
-            for direction in self.directions_of(layer):
+            for direction in directions:
                 shapes[f"weight_ih{direction.suffix}"] = (rows, width)
                 shapes[f"weight_hh{direction.suffix}"] = (rows, self.hidden_size)
                 if self.bias:
@@ -117,20 +129,18 @@ class Stack:
         `zero_state`, they are zero, and the first step's product with them is left out.
         """
         layers = []
-        for layer in range(self.num_layers):
+        for directions in self.layers:
             output = np.empty((packing.rows, self.width), self.dtype)
             runs = []
-            for direction in self.directions_of(layer):
-                h_n, c_n = h[direction.index], c[direction.index]
-                initial = (h_n.copy(), c_n.copy()) if keep else (h_n, c_n)
-                h_rows = output[:, direction.columns]
-                c_rows, gates = self._run_direction(
-                    weights, packing, direction, x, h_rows, h_n, c_n,
-                    zero_state=zero_state, keep=keep,
+            for direction in directions:
+                run = self._run_direction(
+                    weights, packing, direction, x, output[:, direction.columns],
+                    h[direction.index], c[direction.index], zero_state=zero_state, keep=keep,
                 )  # fmt: skip
-                runs.append(Run(x, h_rows, c_rows, gates, *initial))
+                if run is not None:
+                    runs.append(run)
             mask = None
-            if rng is not None and dropout and layer < self.num_layers - 1:
+            if rng is not None and dropout and directions is not self.layers[-1]:
                 mask = dropout_mask(rng, output.shape, dropout, self.dtype)
             if keep:
                 layers.append(LayerRun(runs, mask))
@@ -150,22 +160,22 @@ class Stack:
         """All layers, the last one first: (rows, width) -> (rows, I), and the parameters' grads.
 
         d_h, d_c (layers · directions, B, H) come as gradients of the final states and become
-        those of the initial ones.
+        those of the initial ones. `layers` is emptied: what a layer kept is let go after its turn.
         """
         grads: dict[str, Array] = {}
-        for layer in reversed(range(self.num_layers)):
-            kept = layers[layer]
+        for directions in reversed(self.layers):
+            kept = layers.pop()
             if kept.mask is not None:
                 d_output *= kept.mask
             d_x = np.empty_like(kept.runs[0].x)
-            for run, direction in zip(kept.runs, self.directions_of(layer), strict=True):
+            for run, direction in zip(kept.runs, directions, strict=True):
                 grads |= self._run_direction_back(
                     parameters, weights, packing, direction, run, d_x,
                     d_output[:, direction.columns],
                     d_h[direction.index], d_c[direction.index],
                 )  # fmt: skip
             d_output = d_x
-        return d_output, {name: grads[name] for name in self.parameter_shapes()}
+        return d_output, {name: grads[name] for name in parameters}
 
     def _run_direction(
         self,
@@ -179,17 +189,18 @@ class Stack:
         *,
         zero_state: bool,
         keep: bool,
-    ) -> tuple[Array, Array]:
-        """Fill h (rows, H) and the final states; return c and the gates where they are kept."""
-        hidden, own = self.hidden_size, weights.forward(direction.suffix)
-        columns = padded_gates(hidden, self.dtype)
-        chunks = packing.chunks(max(64, CHUNK_BYTES // (columns * self.dtype.itemsize)))
-        widest = int(np.diff(packing.offsets[chunks]).max(initial=0))
-        gates = np.empty((packing.rows if keep else 0, 4 * hidden), self.dtype)
-        # BLAS leaves the gates where it made their pre-activations.
-        in_place = keep and not own.packed
-        pre = gates if in_place else np.empty((widest, columns), self.dtype)
-        c = np.empty((packing.rows if keep else 0, hidden), self.dtype)
+    ) -> Run | None:
+        """Fill h (rows, H) and the final states; return what backward needs if `keep`."""
+        hidden, dtype, own = self.hidden_size, self.dtype, weights.forward(direction.suffix)
+        columns = len(own.bias)  # of the pre-activations: whole panels on the packed path
+        chunks, widest = packing.chunks(max(64, CHUNK_BYTES // (columns * dtype.itemsize)))
+        # BLAS leaves the gates where it made their pre-activations, in rows for all chunks.
+        run, c, gates = None, None, None
+        if keep:
+            c = np.empty((packing.rows, hidden), dtype)
+            gates = np.empty((packing.rows, 4 * hidden), dtype)
+            run = Run(x, h, c, gates, h_n.copy(), c_n.copy())
+        pre = np.empty((widest, columns), dtype) if gates is None or own.packed else gates
         if packing.rows:
             with team(self._work(x), blas=not own.packed) as threads:
                 _core.forward(
@@ -197,7 +208,7 @@ class Stack:
                     packing.offsets, chunks, packing.blocks(threads),
                     direction.backwards, keep, zero_state, own.packed,
                 )  # fmt: skip
-        return c, gates
+        return run
 
     def _run_direction_back(
         self,

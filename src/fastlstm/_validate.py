@@ -186,18 +186,22 @@ def check_shape(name: str, array: Array, shape: Shape) -> Array:
 
     A string stands for any length, and a first "..." for any number of axes.
     """
-    axes, sizes = shape, array.shape
-    if axes[:1] == ("...",):
-        axes = axes[1:]
-        sizes = sizes[max(0, len(sizes) - len(axes)) :]
-    fits = len(axes) == len(sizes) and all(
-        isinstance(expected, str) or expected == size
-        for expected, size in zip(axes, sizes, strict=True)
-    )
-    if not fits:
+    if not (shape == array.shape or _fits(shape, array.shape)):
         expected = _shape_name(shape)
         raise ValueError(f"{name}: expected shape {expected}, got {_shape_name(array.shape)}")
     return array
+
+
+def _fits(axes: Shape, sizes: tuple[int, ...]) -> bool:
+    if axes and axes[0] == "...":
+        axes = axes[1:]
+        sizes = sizes[max(0, len(sizes) - len(axes)) :]
+    if len(axes) != len(sizes):
+        return False
+    for k, expected in enumerate(axes):  # no generator: this is a part of every call's time
+        if type(expected) is not str and expected != sizes[k]:
+            return False
+    return True
 
 
 def check_pair(name: str, value: object, what: str = "(h, c) of arrays") -> tuple[object, object]:
@@ -222,7 +226,8 @@ def check_names(name: str, value: object, expected: Collection[str]) -> Mapping[
 
 def compact(array: Array) -> Array:
     """Return the array C-contiguous and aligned, copied only if it must be."""
-    return np.require(array, requirements=["C", "A"])
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.require(array, None, ["C", "A"])
 
 
 def _plain_array(name: str, value: object, *what: object) -> Array:

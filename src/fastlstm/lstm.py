@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -30,17 +29,6 @@ from fastlstm.parameters import Layer, Parameters
 from fastlstm.tape import Tape, check_tape
 
 State = tuple[Array, Array]
-
-
-@dataclass
-class _Batch:
-    """A checked batch in packed form."""
-
-    sequences: Sequences
-    x: Array  # (rows, I)
-    h: Array  # (layers * directions, B, H) initial state, in packed order; a copy
-    c: Array
-    zero_state: bool
 
 
 class LSTM(Layer):
@@ -233,12 +221,11 @@ class LSTM(Layer):
         ValueError
             If a shape or a length does not fit.
         """
-        batch = self._check_batch(x, state, lengths)
+        sequences, rows, h, c = self._check_batch(x, state, lengths)
         output, _ = self._stack.forward(
-            self._weights, batch.sequences.packing, batch.x, batch.h, batch.c,
-            zero_state=batch.zero_state, keep=False,
-        )  # fmt: skip
-        return batch.sequences.unpack(output), _unpack_states(batch.sequences, batch.h, batch.c)
+            self._weights, sequences.packing, rows, h, c, zero_state=state is None, keep=False
+        )
+        return sequences.unpack(output), _unpack_states(sequences, h, c)
 
     def forward(
         self,
@@ -265,16 +252,16 @@ class LSTM(Layer):
             For one `backward`. Holds copies: what was handed in and out may be changed.
         """
         rng = check_given_generator("rng", rng)
-        batch = self._check_batch(x, state, lengths)
-        if np.may_share_memory(batch.x, x):
-            batch.x = batch.x.copy()
+        sequences, rows, h, c = self._check_batch(x, state, lengths)
+        if np.may_share_memory(rows, x):
+            rows = rows.copy()
         output, layers = self._stack.forward(
-            self._weights, batch.sequences.packing, batch.x, batch.h, batch.c,
-            zero_state=batch.zero_state, keep=True, dropout=self.dropout, rng=rng,
+            self._weights, sequences.packing, rows, h, c,
+            zero_state=state is None, keep=True, dropout=self.dropout, rng=rng,
         )  # fmt: skip
-        unpacked = batch.sequences.unpack(output.copy())
-        tape = Tape(self, self._parameters.version, (batch.sequences, layers), unpacked.shape)
-        return unpacked, _unpack_states(batch.sequences, batch.h, batch.c), tape
+        unpacked = sequences.unpack(output.copy())
+        tape = Tape(self, self._parameters.version, (sequences, layers), unpacked.shape)
+        return unpacked, _unpack_states(sequences, h, c), tape
 
     def backward(
         self,
@@ -325,31 +312,36 @@ class LSTM(Layer):
             d_rows = np.zeros((sequences.packing.rows, self._stack.width), self.dtype)
         else:
             d_rows = sequences.pack(d_output)
-        d_h, d_c = sequences.pack_state(d_h), sequences.pack_state(d_c)
+        d_h, d_c = self._pack_state(sequences, d_h), self._pack_state(sequences, d_c)
         d_rows, grads = self._stack.backward(
             self._parameters, self._weights, sequences.packing, layers, d_rows, d_h, d_c
         )
         return sequences.unpack(d_rows), _unpack_states(sequences, d_h, d_c), grads
 
     def _state_shape(self, padded_shape: Shape) -> tuple[int, ...]:
-        runs = self.num_layers * self._stack.directions
-        return state_shape(padded_shape, runs, self.hidden_size, batch_first=self.batch_first)
+        return state_shape(
+            padded_shape, self._stack.runs, self.hidden_size, batch_first=self.batch_first
+        )
 
-    def _check_batch(self, x: object, state: object, lengths: object) -> _Batch:
+    def _check_batch(
+        self, x: object, state: object, lengths: object
+    ) -> tuple[Sequences, Array, Array, Array]:
+        """The layout of the batch, packed rows of x, and copies of h_0 and c_0 (runs, B, H)."""
         padded, sequences = check_sequences(
             x, lengths, self.input_size, self.dtype, batch_first=self.batch_first
         )
-        shape, given = self._state_shape(padded.shape), state is not None
-        h_0, c_0 = check_pair("state", state) if given else (None, None)
-        h = check_state("state[0] (h_0)", h_0, self.dtype, shape, required=given)
-        c = check_state("state[1] (c_0)", c_0, self.dtype, shape, required=given)
-        return _Batch(
-            sequences=sequences,
-            x=sequences.pack(padded),
-            h=sequences.pack_state(h),
-            c=sequences.pack_state(c),
-            zero_state=not given,
-        )
+        shape, h, c = self._state_shape(padded.shape), None, None
+        if state is not None:
+            h_0, c_0 = check_pair("state", state)
+            h = check_state("state[0] (h_0)", h_0, self.dtype, shape, required=True)
+            c = check_state("state[1] (c_0)", c_0, self.dtype, shape, required=True)
+        h, c = self._pack_state(sequences, h), self._pack_state(sequences, c)
+        return sequences, sequences.pack(padded), h, c
+
+    def _pack_state(self, sequences: Sequences, state: Array | None) -> Array:
+        if state is None:
+            return sequences.zero_state(self._stack.runs, self.hidden_size, self.dtype)
+        return sequences.pack_state(state)
 
 
 def _unpack_states(sequences: Sequences, h: Array, c: Array) -> State:

@@ -14,7 +14,7 @@ from fastlstm._validate import Array, compact
 
 
 class Packing:
-    """The row layout of a batch.
+    """The row layout of a batch. Nothing of it changes, so calls and threads may share it.
 
     Parameters
     ----------
@@ -48,9 +48,11 @@ class Packing:
                 [t * batch + self._order[:n] for t, n in enumerate(active)]
                 or [np.empty(0, np.int64)]
             )
-        self.active = active
-        self.offsets = np.concatenate([[0], np.cumsum(active)]).astype(np.intp)
+        self.active = _frozen(active)
+        self.offsets = _frozen(np.concatenate([[0], np.cumsum(active)]).astype(np.intp))
         self.rows = int(self.offsets[-1])
+        self._chunks: dict[int, tuple[Array, int]] = {}
+        self._blocks: dict[int, Array] = {}
 
     def pack(self, padded: Array) -> Array:
         """(T, B, features) in any layout -> (rows, features), C-contiguous; not always a copy."""
@@ -82,12 +84,19 @@ class Packing:
         restored[:, self._order] = states
         return restored
 
-    def chunks(self, rows: int) -> Array:
-        """Boundaries (n + 1,) of runs of steps with about `rows` rows each, never less than one.
+    def chunks(self, rows: int) -> tuple[Array, int]:
+        """Boundaries (n + 1,) of runs of steps with about `rows` rows each, and the most rows.
 
-        Rows per step only shrink, so runs cut to have enough rows at their first step have no
-        more than that later.
+        A run has one step at the least. Rows per step only shrink, so runs cut to have enough
+        rows at their first step have no more than that later.
         """
+        found = self._chunks.get(rows)
+        if found is None:
+            bounds = _frozen(self._cut_chunks(rows))
+            found = self._chunks[rows] = bounds, int(np.diff(self.offsets[bounds]).max(initial=0))
+        return found
+
+    def _cut_chunks(self, rows: int) -> Array:
         longest = len(self.active)
         per_step = max(1, int(self.active[0]) if longest else 1)
         stride = max(1, rows // per_step)
@@ -96,6 +105,12 @@ class Packing:
     def blocks(self, count: int) -> Array:
         """Boundaries of at most `count` blocks of sequences with about the same number of rows."""
         count = max(1, min(count, self.batch))
+        found = self._blocks.get(count)
+        if found is None:
+            found = self._blocks[count] = _frozen(self._cut_blocks(count))
+        return found
+
+    def _cut_blocks(self, count: int) -> Array:
         if count == 1:
             return np.array([0, self.batch], np.intp)
         # The length of sequence b is the number of steps at which more than b are active.
@@ -103,3 +118,8 @@ class Packing:
         targets = np.arange(1, count) * (self.rows / count)
         cuts = np.searchsorted(np.cumsum(lengths), targets, side="left") + 1
         return np.concatenate([[0], np.minimum(cuts, self.batch), [self.batch]]).astype(np.intp)
+
+
+def _frozen(array: Array) -> Array:
+    array.flags.writeable = False
+    return array

@@ -191,10 +191,10 @@ class RNN(Layer):
         if d_output is not None:
             d_output = check_array("d_output", d_output, self.dtype, tape.d_shape)
         shape = self._state_shape(tape.d_shape)
-        d_h = check_state("d_state", d_state, self.dtype, shape, required=False)
+        given = check_state("d_state", d_state, self.dtype, shape, required=False)
         sequences, rows, output, h_0 = tape.take(self._parameters.version)
         packing = sequences.packing
-        d_h = sequences.pack_state(d_h)
+        d_h = self._pack_state(sequences, given)
         d_rows = np.zeros_like(output) if d_output is None else sequences.pack(d_output)
         d_sums = self._run_back(packing, output, d_rows, d_h[0])
 
@@ -221,8 +221,13 @@ class RNN(Layer):
             x, lengths, self.input_size, self.dtype, batch_first=self.batch_first
         )
         shape = self._state_shape(padded.shape)
-        h = check_state("state", state, self.dtype, shape, required=False)
-        return sequences.pack(padded), sequences.pack_state(h), sequences
+        given = check_state("state", state, self.dtype, shape, required=False)
+        return sequences.pack(padded), self._pack_state(sequences, given), sequences
+
+    def _pack_state(self, sequences: Sequences, state: Array | None) -> Array:
+        if state is None:
+            return sequences.zero_state(1, self.hidden_size, self.dtype)
+        return sequences.pack_state(state)
 
     def _run(self, packing: Packing, rows: Array, h: Array) -> Array:
         """(rows, I) -> all h (rows, H); h (B, H) comes as the initial state, becomes the last."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -180,15 +180,22 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-@contextmanager
-def team(work: float, *, blas: bool) -> Iterator[int]:
-    """The number of threads for a call of `work` floating-point operations.
+def team(work: float, *, blas: bool) -> AbstractContextManager[int]:
+    """The number of threads for a call of `work` floating-point operations, as what `with` gives.
 
-    If the call uses BLAS, the pool is held at one thread meanwhile.
+    If the call uses BLAS, the pool is held at one thread meanwhile. Without BLAS there is nothing
+    to undo, and a small call must not pay for a generator.
     """
-    alone = _forked or work < LEAST_WORK or not _core.OPENMP
-    if not blas:
-        yield 1 if alone else _num_threads
-        return
+    alone = work < LEAST_WORK or _forked or not _core.OPENMP
+    if blas:
+        return _team_that_holds_blas(alone)
+    return _ALONE if alone else nullcontext(_num_threads)
+
+
+_ALONE = nullcontext(1)
+
+
+@contextmanager
+def _team_that_holds_blas(alone: bool) -> Iterator[int]:
     with _blas_hold:
         yield 1 if alone or not _blas_hold.possible else _num_threads

@@ -2,8 +2,8 @@ from fastlstm._validate import Array
 
 def forward(
     h: Array,
-    c: Array,
-    gates: Array,
+    c: Array | None,
+    gates: Array | None,
     pre: Array,
     h_n: Array,
     c_n: Array,
