@@ -34,11 +34,11 @@
 
 /* Plain C has no products of its own: there BLAS is faster. */
 #ifdef FASTLSTM_ISA_GENERIC
-#define PRODUCTS(type) 0, NULL, NULL, NULL, NULL, NULL
+#define PRODUCTS(type) 0, NULL, NULL, NULL, NULL, NULL, NULL
 #else
 #define PRODUCTS(type)                                                                             \
     (FASTLSTM_VECTOR_BYTES / (ptrdiff_t)sizeof(real_##type)), pack_##type, pack_gates_##type,      \
-        multiply_##type, multiply_packed_##type, cell_step_##type
+        multiply_##type, multiply_packed_##type, cell_step_##type, cell_step_back_##type
 #endif
 #define KERNELS(type)                                                                              \
     {                                                                                              \
@@ -187,7 +187,13 @@ static void KERNEL(cell_backward)(real *gates, real *d_c, const real *d_h, const
 }
 
 #ifndef FASTLSTM_ISA_GENERIC
+#define WEIGHT real
+#define LOAD_WEIGHTS v_load
+#define STORE_WEIGHTS v_store
 #include "products.h"
+#undef WEIGHT
+#undef LOAD_WEIGHTS
+#undef STORE_WEIGHTS
 #endif
 
 #undef KERNEL

@@ -34,7 +34,7 @@
  * The products over packed panels (products.h) are NULL, and vector is 0, in plain C.
  *
  * vector: hidden units, or a quarter of the columns, in a panel. Panels have room for
- *   ceil(columns / (4*vector)) * 4*vector * inner elements, or, of gates,
+ *   ceil(columns / vector) * vector * inner elements, or, of gates,
  *   ceil(hidden / vector) * 4*vector * inner.
  *
  * pack, pack_gates: B into panels.
@@ -48,7 +48,9 @@
  * multiply_packed: out = initial + A·B, with B in panels; initial (columns), or NULL for zeros.
  *   inner >= 1.
  *
- * cell_step: a product with a step of the cell as its end, for `rows` sequences.
+ * cell_step: a product with a step of the cell as its end, for `rows` sequences and the hidden
+ * units [first, last); these bounds are multiples of vector, or last is hidden. What belongs to
+ * other units is left alone, so threads may share out the units of a step.
  *   pre     (rows, ceil(hidden/vector)*4*vector)  in: what x and the bias give, as multiply_packed
  *                                                 leaves it over panels of gates; scratch after
  *   h_prev  (rows, hidden)    hidden state before the step, rows are ld_h_prev elements apart; NULL
@@ -56,6 +58,14 @@
  *   panels  of gates, from the recurrent weights (4*hidden, hidden)
  *   gates   (rows, 4*hidden)  out: activated gates in the order i, f, g, o; may be NULL
  *   h, c, c_prev              as in cell_forward; h does not overlap h_prev
+ *
+ * cell_step_back: the gradient of one time step, with the product that carries dL/dh back from the
+ * step after it, for `rows` sequences and the hidden units [first, last); these bounds are
+ * multiples of 4*vector, or last is hidden.
+ *   d_next  (rows, 4*hidden)  dL/d(pre-activations) of the step after; NULL if there is none
+ *   panels  of the recurrent weights (4*hidden, hidden)
+ *   d_h     (rows, hidden)    in: dL/dh_t from elsewhere, if d_next is NULL; scratch after
+ *   gates, d_c, d_output, c, c_prev   as in cell_backward
  */
 #define FASTLSTM_DECLARE_KERNELS(table, real)                                                      \
     typedef struct table {                                                                         \
@@ -78,7 +88,12 @@
                                 ptrdiff_t inner, ptrdiff_t columns);                               \
         void (*cell_step)(real *h, real *c, real *gates, real *pre, const real *c_prev,            \
                           const real *h_prev, const real *panels, ptrdiff_t rows,                  \
-                          ptrdiff_t hidden, ptrdiff_t ld_h, ptrdiff_t ld_h_prev);                  \
+                          ptrdiff_t hidden, ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_h,       \
+                          ptrdiff_t ld_h_prev);                                                    \
+        void (*cell_step_back)(real *gates, real *d_c, real *d_h, const real *d_output,            \
+                               const real *c, const real *c_prev, const real *d_next,              \
+                               const real *panels, ptrdiff_t rows, ptrdiff_t hidden,               \
+                               ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_d_output);            \
     } table
 
 FASTLSTM_DECLARE_KERNELS(fastlstm_kernels_f32, float);

@@ -15,14 +15,17 @@ import numpy as np
 from fastlstm import _core, _products
 from fastlstm._random import dropout_mask
 from fastlstm._validate import Array
-from fastlstm._weights import WeightCache, is_packed
+from fastlstm._weights import GATES, WeightCache, is_packed, unit_shares
 from fastlstm.packing import Packing
 from fastlstm.parameters import Parameters
 from fastlstm.threads import team
 
 # Bytes of gate pre-activations that are projected at a time: about what a core's L2 cache holds
 # beside the weights.
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 400 << 10
+
+# Sequences for each thread from which on a batch is shared out by sequences, and not by units.
+BLOCK_ROWS = 16
 
 
 @dataclass
@@ -205,7 +208,7 @@ class Stack:
             with team(self._work(x), blas=not own.packed) as threads:
                 _core.forward(
                     h, c, gates, pre, h_n, c_n, x, own.ih, own.hh, own.bias,
-                    packing.offsets, chunks, packing.blocks(threads),
+                    packing.offsets, chunks, *self._split(packing, threads, own.packed, 1),
                     direction.backwards, keep, zero_state, own.packed,
                 )  # fmt: skip
         return run
@@ -231,7 +234,7 @@ class Stack:
                 _core.backward(
                     d_gates, d_h, d_c, d_output, run.c, run.c_0,
                     weights.backward_hh(direction.suffix), packing.offsets,
-                    packing.blocks(threads), direction.backwards, packed,
+                    *self._split(packing, threads, packed, GATES), direction.backwards, packed,
                 )  # fmt: skip
             _core.previous_h(h_prev, run.h, run.h_0, packing.offsets, direction.backwards)
         weight_ih = parameters[f"weight_ih{direction.suffix}"]
@@ -245,6 +248,17 @@ class Stack:
             grads[f"bias_ih{direction.suffix}"] = d_bias
             grads[f"bias_hh{direction.suffix}"] = d_bias.copy()
         return grads
+
+    def _split(
+        self, packing: Packing, threads: int, packed: bool, panel: int
+    ) -> tuple[Array, Array]:
+        """Blocks of sequences, or shares of units in panels of `panel` vectors, for threads."""
+        units = panel * _core.VECTOR[self.dtype.itemsize]
+        if packed and threads > 1 and packing.batch < BLOCK_ROWS * threads:
+            shares = unit_shares(self.hidden_size, threads, units)
+            if len(shares) > 2:
+                return packing.blocks(1), shares
+        return packing.blocks(threads), np.array([0, self.hidden_size])
 
     def _work(self, x: Array) -> float:
         """Floating-point operations of a pass of one layer in one direction."""

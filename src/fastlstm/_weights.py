@@ -33,6 +33,13 @@ def padded_gates(hidden: int, dtype: np.dtype[np.generic]) -> int:
     return -(-hidden // vector) * vector * GATES
 
 
+def unit_shares(hidden: int, count: int, panel: int) -> Array:
+    """Boundaries of at most `count` shares of H units, each of whole panels of `panel` units."""
+    panels = -(-hidden // panel)
+    count = max(1, min(count, panels))
+    return np.minimum(np.arange(count + 1) * panels // count * panel, hidden).astype(np.intp)
+
+
 @dataclass(frozen=True)
 class ForwardWeights:
     """Of one direction: row-major and flat, or, if packed, in panels of gates."""
@@ -105,7 +112,7 @@ def _pack_gates(weight: Array) -> Array:
 
 def _pack(weight: Array) -> Array:
     inner, columns = weight.shape
-    width = GATES * _core.VECTOR[weight.dtype.itemsize]
-    panels = np.empty(-(-columns // width) * width * inner, weight.dtype)
+    vector = _core.VECTOR[weight.dtype.itemsize]
+    panels = np.empty(-(-columns // vector) * vector * inner, weight.dtype)
     _core.pack(panels, weight)
     return panels

@@ -27,10 +27,15 @@ cdef extern from "dispatch.h" nogil:
                                 const float* a, Py_ssize_t ld_a, const float* panels,
                                 Py_ssize_t rows, Py_ssize_t inner,
                                 Py_ssize_t columns) noexcept nogil
-        void (*cell_step)(float* h, float* c, float* gates, float* pre, const float* c_prev,
-                          const float* h_prev, const float* panels, Py_ssize_t rows,
-                          Py_ssize_t hidden, Py_ssize_t ld_h,
-                          Py_ssize_t ld_h_prev) noexcept nogil
+        void (*cell_step)(float* h, float* c, float* gates, float* pre,
+                          const float* c_prev, const float* h_prev, const float* panels,
+                          Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t first, Py_ssize_t last,
+                          Py_ssize_t ld_h, Py_ssize_t ld_h_prev) noexcept nogil
+        void (*cell_step_back)(float* gates, float* d_c, float* d_h, const float* d_output,
+                               const float* c, const float* c_prev, const float* d_next,
+                               const float* panels, Py_ssize_t rows, Py_ssize_t hidden,
+                               Py_ssize_t first, Py_ssize_t last,
+                               Py_ssize_t ld_d_output) noexcept nogil
 
     ctypedef struct fastlstm_kernels_f64:
         void (*sigmoid)(double* out, const double* x, Py_ssize_t n) noexcept nogil
@@ -55,10 +60,15 @@ cdef extern from "dispatch.h" nogil:
                                 const double* a, Py_ssize_t ld_a, const double* panels,
                                 Py_ssize_t rows, Py_ssize_t inner,
                                 Py_ssize_t columns) noexcept nogil
-        void (*cell_step)(double* h, double* c, double* gates, double* pre, const double* c_prev,
-                          const double* h_prev, const double* panels, Py_ssize_t rows,
-                          Py_ssize_t hidden, Py_ssize_t ld_h,
-                          Py_ssize_t ld_h_prev) noexcept nogil
+        void (*cell_step)(double* h, double* c, double* gates, double* pre,
+                          const double* c_prev, const double* h_prev, const double* panels,
+                          Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t first, Py_ssize_t last,
+                          Py_ssize_t ld_h, Py_ssize_t ld_h_prev) noexcept nogil
+        void (*cell_step_back)(double* gates, double* d_c, double* d_h, const double* d_output,
+                               const double* c, const double* c_prev, const double* d_next,
+                               const double* panels, Py_ssize_t rows, Py_ssize_t hidden,
+                               Py_ssize_t first, Py_ssize_t last,
+                               Py_ssize_t ld_d_output) noexcept nogil
 
     ctypedef struct fastlstm_isa:
         const char* name
@@ -94,13 +104,28 @@ cdef inline void cell_backward(
 
 cdef inline void cell_step(
     real* h, real* c, real* gates, real* pre, const real* c_prev, const real* h_prev,
-    const real* panels, Py_ssize_t rows, Py_ssize_t hidden,
+    const real* panels, Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t ld_h, Py_ssize_t ld_h_prev,
 ) noexcept nogil:
     if real is float:
-        isa.f32.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, ld_h, ld_h_prev)
+        isa.f32.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, first, last,
+                          ld_h, ld_h_prev)
     else:
-        isa.f64.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, ld_h, ld_h_prev)
+        isa.f64.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, first, last,
+                          ld_h, ld_h_prev)
+
+
+cdef inline void cell_step_back(
+    real* gates, real* d_c, real* d_h, const real* d_output, const real* c, const real* c_prev,
+    const real* d_next, const real* panels, Py_ssize_t rows, Py_ssize_t hidden,
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t ld_d_output,
+) noexcept nogil:
+    if real is float:
+        isa.f32.cell_step_back(gates, d_c, d_h, d_output, c, c_prev, d_next, panels, rows, hidden,
+                               first, last, ld_d_output)
+    else:
+        isa.f64.cell_step_back(gates, d_c, d_h, d_output, c, c_prev, d_next, panels, rows, hidden,
+                               first, last, ld_d_output)
 
 
 cdef inline void multiply_packed(
@@ -120,7 +145,7 @@ cdef inline void multiply(
 ) noexcept nogil:
     if real is float:
         isa.f32.multiply(out, ld_out, a, ld_a, transpose_a, b, ld_b, transpose_b,
-                          rows, inner, columns, accumulate)
+                         rows, inner, columns, accumulate)
     else:
         isa.f64.multiply(out, ld_out, a, ld_a, transpose_a, b, ld_b, transpose_b,
-                          rows, inner, columns, accumulate)
+                         rows, inner, columns, accumulate)

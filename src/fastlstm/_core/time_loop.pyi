@@ -14,6 +14,7 @@ def forward(
     offsets: Array,
     chunks: Array,
     blocks: Array,
+    shares: Array,
     backwards: bool,
     keep: bool,
     zero_state: bool,
@@ -29,6 +30,7 @@ def backward(
     weight_hh: Array,
     offsets: Array,
     blocks: Array,
+    shares: Array,
     backwards: bool,
     packed: bool,
 ) -> None: ...

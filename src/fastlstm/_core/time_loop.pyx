@@ -20,22 +20,71 @@ compiled but the kernels (csrc/) and the way to SciPy's BLAS (_blas.pyx).
 - Forward, for a chunk of steps at a time so that it stays in cache: pre = bias + x·W_ihᵀ for all
   rows of the chunk, then for each step pre + h_{t-1}·W_hhᵀ and, on it, the cell. Training keeps
   the activated gates and c for all rows, inference the running c alone.
-- Backward, step by step in the opposite order: the cell's backward turns gates into their
-  gradients in place, then dh_{t-1} = d_gates·W_hh. The gradients of weights and x are products
-  over all rows at once, by the caller (_stack.py), from the d_gates that are left.
-- Threads. One parallel region for the whole sequence. The projection is shared out by rows, the
-  recurrence by blocks of sequences, each of which a thread takes through all steps without a
-  barrier; blocks hold about the same number of rows. While a region of several threads may call
-  BLAS, threads.py holds BLAS's own pool at one thread. With one thread OpenMP is not entered.
+- Backward, step by step in the opposite order: dh = d_gates_{t+1}·W_hh and, on it, the cell's
+  backward, which turns gates into their gradients in place. The gradients of weights and x are
+  products over all rows at once, by the caller (_stack.py), from the d_gates that are left.
+- Threads. One parallel region for the whole sequence, in one of two ways, which give the same
+  bits. By sequences: each thread takes a block of them through all steps, without a barrier but
+  for the projection of a chunk, which is shared out by rows; blocks hold about the same number of
+  rows. By hidden units, for batches that are too small for that: each thread has all sequences
+  and some units, whose weights stay in its own cache, and the threads meet at a barrier once a
+  step (csrc/barrier.h), when all of h_t, or of d_gates_t, is there. It needs the packed path.
+  While a region of several threads may call BLAS, threads.py holds BLAS's own pool at one thread.
+  With one thread OpenMP is not entered.
+- Subnormal numbers count as zero in here (csrc/flush.h); each thread's mode is restored.
 
 Arguments are trusted: the validator stood before. The debug build checks bounds.
 """
 
-from cython.parallel cimport parallel, prange
-from libc.string cimport memcpy
+from cython.parallel cimport parallel
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memset
 
-from fastlstm._core.blas cimport gemm, real
-from fastlstm._core.kernels cimport cell_backward, cell_forward, cell_step, multiply_packed
+from fastlstm._core.blas cimport real
+from fastlstm._core.step cimport carry_back, project, step_backward, step_forward
+from fastlstm._core.threads cimport (
+    fastlstm_barrier, fastlstm_barrier_wait, fastlstm_flush_begin, fastlstm_flush_end,
+    team_member, team_size,
+)
+
+cdef struct Part:
+    # What one thread of a team does: a block of sequences and a share of the hidden units, of
+    # which one is all there are.
+    Py_ssize_t first, last
+    Py_ssize_t unit, unit_end
+    int member, team
+    bint by_units
+    fastlstm_barrier* barrier
+
+
+cdef inline Part _part_of(
+    const Py_ssize_t[::1] blocks, const Py_ssize_t[::1] shares, fastlstm_barrier* barrier,
+    int member, int team,
+) noexcept nogil:
+    """The part of a member of a team, which may be smaller than it was asked to be."""
+    cdef Part part
+    cdef Py_ssize_t n_blocks = blocks.shape[0] - 1
+    cdef Py_ssize_t n_shares = shares.shape[0] - 1
+    part.by_units = n_shares > 1
+    part.member, part.team, part.barrier = member, team, barrier
+    part.first, part.last = blocks[0], blocks[n_blocks]
+    part.unit, part.unit_end = shares[0], shares[n_shares]
+    if part.by_units:
+        part.unit = shares[n_shares * member // team]
+        part.unit_end = shares[n_shares * (member + 1) // team]
+    else:
+        part.first = blocks[n_blocks * member // team]
+        part.last = blocks[n_blocks * (member + 1) // team]
+    return part
+
+
+cdef inline void _meet(Part part) noexcept nogil:
+    if part.team > 1:
+        fastlstm_barrier_wait(part.barrier, part.team)
+
+
+cdef inline int _threads(const Py_ssize_t[::1] blocks, const Py_ssize_t[::1] shares) noexcept nogil:
+    return <int>max(blocks.shape[0], shares.shape[0]) - 1
 
 
 # --- forward -------------------------------------------------------------------------------------
@@ -49,48 +98,32 @@ cdef inline Py_ssize_t _alive(
     return max(0, min(offsets[t + 1] - offsets[t], last) - first)
 
 
-cdef void _project(
-    real[:, ::1] pre,                    # OUT rows of the chunk
-    const real[:, ::1] x,                # IN  (N, I)
-    const real[::1] weight_ih,           # IN  (4H, I), or panels
-    const real[::1] bias,                # IN  (4H,), or panels
-    Py_ssize_t row,                      # the first row to work on, of x,
-    Py_ssize_t end,                      # and the one after the last
-    Py_ssize_t pre_row,                  # row of x that row 0 of pre stands for
-    bint packed,
+cdef inline Py_ssize_t _pre_row(
+    const Py_ssize_t[::1] offsets, Py_ssize_t chunk_first, bint keep, bint packed
 ) noexcept nogil:
-    """pre = bias + x·W_ihᵀ for rows [row, end)."""
-    cdef Py_ssize_t width = pre.shape[1]
-    cdef Py_ssize_t inner = x.shape[1]
-    cdef Py_ssize_t i
-    if row >= end:
-        return
-    if packed:
-        multiply_packed(&pre[row - pre_row, 0], width, &bias[0], &x[row, 0], inner,
-                         &weight_ih[0], end - row, inner, width)
-        return
-    for i in range(row, end):
-        memcpy(&pre[i - pre_row, 0], &bias[0], width * sizeof(real))
-    gemm(&pre[row - pre_row, 0], &x[row, 0], &weight_ih[0], False, True,
-         end - row, width, inner, width, inner, inner, True)
+    """Row of x that row 0 of `pre` stands for: BLAS leaves all gates there if they are kept."""
+    return 0 if keep and not packed else offsets[chunk_first]
 
 
-cdef void _forward_segment(
-    real* h, real* c, real* gates, real* pre, const real* h_prev, const real* c_prev,
-    const real* weight_hh, Py_ssize_t rows, Py_ssize_t hidden,
-    Py_ssize_t ld_h, Py_ssize_t ld_h_prev, bint packed,
+cdef void _project_chunk(
+    real[:, ::1] pre, const real[:, ::1] x, const real[::1] weight_ih, const real[::1] bias,
+    const Py_ssize_t[::1] offsets, Py_ssize_t chunk_first, Py_ssize_t chunk_last,
+    Py_ssize_t hidden, Part part, bint keep, bint packed,
 ) noexcept nogil:
-    """One step for some sequences: pre + h_{t-1}·W_hhᵀ, then the cell. NULL as h_prev is zero."""
-    if packed:
-        cell_step(h, c, gates, pre, c_prev, h_prev, weight_hh, rows, hidden, ld_h, ld_h_prev)
-        return
-    if h_prev is not NULL:
-        gemm(pre, h_prev, weight_hh, False, True,
-             rows, 4 * hidden, hidden, 4 * hidden, ld_h_prev, hidden, True)
-    cell_forward(h, c, pre, c_prev, rows, hidden, ld_h)
+    """A thread's part of the projection of a chunk: its units, or an equal share of the rows."""
+    cdef Py_ssize_t row = offsets[chunk_first]
+    cdef Py_ssize_t rows = offsets[chunk_last] - row
+    cdef Py_ssize_t end = row + rows
+    if not part.by_units:
+        end = row + rows * (part.member + 1) // part.team
+        row = row + rows * part.member // part.team
+    if row < end:
+        project(&pre[row - _pre_row(offsets, chunk_first, keep, packed), 0], &x[row, 0],
+                &weight_ih[0], &bias[0], end - row, x.shape[1], pre.shape[1], hidden,
+                part.unit, part.unit_end, packed)
 
 
-cdef void _forward_block(
+cdef void _forward_steps(
     real[:, :] h,                        # OUT (N, H)
     real[:, ::1] c,                      # OUT (N, H) if keep, else unused
     real[:, ::1] gates,                  # OUT (N, 4H) if keep and packed, else unused
@@ -99,64 +132,84 @@ cdef void _forward_block(
     real[:, ::1] c_n,                    # IN/OUT (B, H)
     const real[::1] weight_hh,           # IN  (4H, H), or panels
     const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
-    Py_ssize_t chunk_first, Py_ssize_t chunk_last, bint backwards,
-    Py_ssize_t first, Py_ssize_t last,   # the block of sequences
+    Py_ssize_t chunk_first, Py_ssize_t chunk_last, bint backwards, Part part,
     bint keep, bint zero_state, bint packed,
 ) noexcept nogil:
-    """The recurrence of a block of sequences over the steps of a chunk."""
-    cdef Py_ssize_t hidden = h_n.shape[1]
+    """The recurrence of a thread's part over the steps of a chunk."""
+    cdef Py_ssize_t hidden = h_n.shape[1], first = part.first
     cdef Py_ssize_t ld_h = h.strides[0] // <Py_ssize_t>sizeof(real)
     cdef Py_ssize_t step = -1 if backwards else 1
     cdef Py_ssize_t t = chunk_last - 1 if backwards else chunk_first
     cdef Py_ssize_t pre_row = _pre_row(offsets, chunk_first, keep, packed)
     cdef Py_ssize_t _step, rows, entered, row, row_prev
-    cdef real* c_rows
+    cdef real* c_rows = NULL
     cdef real* kept = NULL
     for _step in range(chunk_last - chunk_first):
-        rows = _alive(offsets, t, first, last)
+        rows = _alive(offsets, t, first, part.last)
+        entered = min(rows, _alive(offsets, t - step, first, part.last))
+        row = offsets[t] + first
         if rows > 0:
-            entered = min(rows, _alive(offsets, t - step, first, last))
-            row = offsets[t] + first
             c_rows = &c[row, 0] if keep else &c_n[first, 0]
-            if entered > 0:
-                row_prev = offsets[t - step] + first
-                if keep and packed:
-                    kept = &gates[row, 0]
-                _forward_segment(
-                    &h[row, 0], c_rows, kept, &pre[row - pre_row, 0], &h[row_prev, 0],
-                    &c[row_prev, 0] if keep else c_rows,
-                    &weight_hh[0], entered, hidden, ld_h, ld_h, packed)
-            if entered < rows:
-                if keep and packed:
-                    kept = &gates[row + entered, 0]
-                _forward_segment(
-                    &h[row + entered, 0], c_rows + entered * hidden, kept,
-                    &pre[row + entered - pre_row, 0],
-                    <real*>NULL if zero_state else &h_n[first + entered, 0],
-                    &c_n[first + entered, 0],
-                    &weight_hh[0], rows - entered, hidden, ld_h, hidden, packed)
-            _leave(h, c, h_n, c_n, row, first, _alive(offsets, t + step, first, last), rows, keep)
+        if entered > 0:
+            row_prev = offsets[t - step] + first
+            if keep and packed:
+                kept = &gates[row, 0]
+            step_forward(
+                &h[row, 0], c_rows, kept, &pre[row - pre_row, 0], &h[row_prev, 0],
+                &c[row_prev, 0] if keep else c_rows, &weight_hh[0], entered, hidden,
+                part.unit, part.unit_end, ld_h, ld_h, packed)
+        if entered < rows:
+            if keep and packed:
+                kept = &gates[row + entered, 0]
+            step_forward(
+                &h[row + entered, 0], c_rows + entered * hidden, kept,
+                &pre[row + entered - pre_row, 0],
+                <real*>NULL if zero_state else &h_n[first + entered, 0],
+                &c_n[first + entered, 0], &weight_hh[0], rows - entered, hidden,
+                part.unit, part.unit_end, ld_h, hidden, packed)
+        if part.by_units:
+            _meet(part)
+        _leave(h, c, h_n, c_n, row, _alive(offsets, t + step, first, part.last), rows, part, keep)
         t = t + step
-
-
-cdef inline Py_ssize_t _pre_row(
-    const Py_ssize_t[::1] offsets, Py_ssize_t chunk_first, bint keep, bint packed
-) noexcept nogil:
-    """Row of x that row 0 of `pre` stands for: BLAS leaves all gates there if they are kept."""
-    return 0 if keep and not packed else offsets[chunk_first]
 
 
 cdef void _leave(
     real[:, :] h, real[:, ::1] c, real[:, ::1] h_n, real[:, ::1] c_n,
-    Py_ssize_t row, Py_ssize_t first, Py_ssize_t staying, Py_ssize_t rows, bint keep,
+    Py_ssize_t row, Py_ssize_t staying, Py_ssize_t rows, Part part, bint keep,
 ) noexcept nogil:
     """Sequences that have no further step hand their state over: h_n[b], c_n[b] = h, c."""
     cdef Py_ssize_t i
-    cdef size_t width = h_n.shape[1] * sizeof(real)
+    cdef size_t width = (part.unit_end - part.unit) * sizeof(real)
+    if width == 0:
+        return
     for i in range(staying, rows):
-        memcpy(&h_n[first + i, 0], &h[row + i, 0], width)
+        memcpy(&h_n[part.first + i, part.unit], &h[row + i, part.unit], width)
         if keep:
-            memcpy(&c_n[first + i, 0], &c[row + i, 0], width)
+            memcpy(&c_n[part.first + i, part.unit], &c[row + i, part.unit], width)
+
+
+cdef void _forward_part(
+    real[:, :] h, real[:, ::1] c, real[:, ::1] gates, real[:, ::1] pre,
+    real[:, ::1] h_n, real[:, ::1] c_n, const real[:, ::1] x,
+    const real[::1] weight_ih, const real[::1] weight_hh, const real[::1] bias,
+    const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] chunks,
+    bint backwards, bint keep, bint zero_state, bint packed, Part part,
+) noexcept nogil:
+    """What one thread does of a layer in one direction."""
+    cdef uint64_t mode = fastlstm_flush_begin()
+    cdef Py_ssize_t n_chunks = chunks.shape[0] - 1
+    cdef Py_ssize_t i, chunk
+    for i in range(n_chunks):
+        chunk = n_chunks - 1 - i if backwards else i
+        _project_chunk(pre, x, weight_ih, bias, offsets, chunks[chunk], chunks[chunk + 1],
+                       h_n.shape[1], part, keep, packed)
+        if not part.by_units:
+            _meet(part)
+        _forward_steps(h, c, gates, pre, h_n, c_n, weight_hh, offsets, chunks[chunk],
+                       chunks[chunk + 1], backwards, part, keep, zero_state, packed)
+        if not part.by_units:
+            _meet(part)
+    fastlstm_flush_end(mode)
 
 
 def forward(
@@ -172,54 +225,32 @@ def forward(
     const real[::1] bias,                # IN  (4H,), or panels
     const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
     const Py_ssize_t[::1] chunks,        # IN  boundaries of runs of steps
-    const Py_ssize_t[::1] blocks,        # IN  boundaries of blocks of sequences
+    const Py_ssize_t[::1] blocks,        # IN  boundaries of blocks of sequences: one, or
+    const Py_ssize_t[::1] shares,        # IN  boundaries of shares of units: one; of whole panels
     bint backwards,
     bint keep,
     bint zero_state,
     bint packed,
 ):
-    """Run one layer in one direction over all steps, on as many threads as there are blocks."""
-    cdef Py_ssize_t n_chunks = chunks.shape[0] - 1
-    cdef int threads = <int>(blocks.shape[0] - 1)
-    cdef Py_ssize_t i, chunk
-    cdef int part
+    """Run one layer in one direction over all steps, a thread for each block or share."""
+    cdef int threads = _threads(blocks, shares)
+    cdef fastlstm_barrier barrier
+    memset(&barrier, 0, sizeof(barrier))
     with nogil:
         if threads == 1:
-            for i in range(n_chunks):
-                chunk = n_chunks - 1 - i if backwards else i
-                _project_part(pre, x, weight_ih, bias, offsets, chunks, chunk, 0, 1, keep, packed)
-                _forward_block(h, c, gates, pre, h_n, c_n, weight_hh, offsets, chunks[chunk],
-                               chunks[chunk + 1], backwards, 0, blocks[1], keep, zero_state,
-                               packed)
+            _forward_part(h, c, gates, pre, h_n, c_n, x, weight_ih, weight_hh, bias, offsets,
+                          chunks, backwards, keep, zero_state, packed,
+                          _part_of(blocks, shares, &barrier, 0, 1))
         else:
             with parallel(num_threads=threads):
-                for i in range(n_chunks):
-                    chunk = n_chunks - 1 - i if backwards else i
-                    # Each prange ends in a barrier: the recurrence finds the chunk projected.
-                    for part in prange(threads, schedule="static"):
-                        _project_part(pre, x, weight_ih, bias, offsets, chunks, chunk,
-                                      part, threads, keep, packed)
-                    for part in prange(threads, schedule="static"):
-                        _forward_block(h, c, gates, pre, h_n, c_n, weight_hh, offsets,
-                                       chunks[chunk], chunks[chunk + 1], backwards, blocks[part],
-                                       blocks[part + 1], keep, zero_state, packed)
-
-
-cdef void _project_part(
-    real[:, ::1] pre, const real[:, ::1] x, const real[::1] weight_ih, const real[::1] bias,
-    const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] chunks,
-    Py_ssize_t chunk, Py_ssize_t part, Py_ssize_t parts, bint keep, bint packed,
-) noexcept nogil:
-    """The projection of one of `parts` equal shares of a chunk's rows."""
-    cdef Py_ssize_t row = offsets[chunks[chunk]]
-    cdef Py_ssize_t rows = offsets[chunks[chunk + 1]] - row
-    _project(pre, x, weight_ih, bias, row + rows * part // parts, row + rows * (part + 1) // parts,
-             _pre_row(offsets, chunks[chunk], keep, packed), packed)
+                _forward_part(h, c, gates, pre, h_n, c_n, x, weight_ih, weight_hh, bias, offsets,
+                              chunks, backwards, keep, zero_state, packed,
+                              _part_of(blocks, shares, &barrier, team_member(), team_size()))
 
 
 # --- backward ------------------------------------------------------------------------------------
 
-cdef void _backward_block(
+cdef void _backward_part(
     real[:, ::1] gates,                  # IN activated gates, OUT their gradients (N, 4H)
     real[:, ::1] d_h,                    # IN  dL/dh_n, OUT dL/dh_0 (B, H)
     real[:, ::1] d_c,                    # IN  dL/dc_n, OUT dL/dc_0 (B, H)
@@ -228,40 +259,66 @@ cdef void _backward_block(
     const real[:, ::1] c_0,              # IN  (B, H)
     const real[::1] weight_hh,           # IN  (4H, H), or panels
     const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
-    bint backwards, Py_ssize_t first, Py_ssize_t last, bint packed,
+    bint backwards, bint packed, Part part,
 ) noexcept nogil:
-    """BPTT of a block of sequences over all steps.
+    """BPTT of a thread's part over all steps.
 
     Row b of d_h and d_c holds what flows into the sequence's state from later steps. Before its
     last step (in the order of the forward pass) that is the gradient of its final state.
     """
-    cdef Py_ssize_t hidden = d_h.shape[1]
-    cdef Py_ssize_t ld_d_output = d_output.strides[0] // <Py_ssize_t>sizeof(real)
+    cdef uint64_t mode = fastlstm_flush_begin()
+    cdef Py_ssize_t hidden = d_h.shape[1], first = part.first
     cdef Py_ssize_t steps = offsets.shape[0] - 1
     cdef Py_ssize_t step = -1 if backwards else 1
     cdef Py_ssize_t t = 0 if backwards else steps - 1
-    cdef Py_ssize_t _step, rows, entered, row
+    cdef Py_ssize_t _step, rows, entered
     for _step in range(steps):
-        rows = _alive(offsets, t, first, last)
-        if rows > 0:
-            entered = min(rows, _alive(offsets, t - step, first, last))
-            row = offsets[t] + first
-            if entered > 0:
-                cell_backward(&gates[row, 0], &d_c[first, 0], &d_h[first, 0], &d_output[row, 0],
-                               &c[row, 0], &c[offsets[t - step] + first, 0],
-                               entered, hidden, ld_d_output)
-            if entered < rows:
-                cell_backward(&gates[row + entered, 0], &d_c[first + entered, 0],
-                               &d_h[first + entered, 0], &d_output[row + entered, 0],
-                               &c[row + entered, 0], &c_0[first + entered, 0],
-                               rows - entered, hidden, ld_d_output)
-            if packed:
-                multiply_packed(&d_h[first, 0], hidden, NULL, &gates[row, 0], 4 * hidden,
-                                 &weight_hh[0], rows, 4 * hidden, hidden)
-            else:
-                gemm(&d_h[first, 0], &gates[row, 0], &weight_hh[0], False, False,
-                     rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, False)
+        rows = _alive(offsets, t, first, part.last)
+        entered = min(rows, _alive(offsets, t - step, first, part.last))
+        _backward_step(gates, d_h, d_c, d_output, c, c_0, weight_hh, offsets, t, step,
+                       rows, entered, part, packed)
+        if part.by_units:
+            _meet(part)
+        if entered < rows:
+            carry_back(&d_h[first + entered, 0], &gates[offsets[t] + first + entered, 0],
+                       &weight_hh[0], rows - entered, hidden, part.unit, part.unit_end, packed)
         t = t - step
+    fastlstm_flush_end(mode)
+
+
+cdef void _backward_step(
+    real[:, ::1] gates, real[:, ::1] d_h, real[:, ::1] d_c, const real[:, :] d_output,
+    const real[:, ::1] c, const real[:, ::1] c_0, const real[::1] weight_hh,
+    const Py_ssize_t[::1] offsets, Py_ssize_t t, Py_ssize_t step,
+    Py_ssize_t rows, Py_ssize_t entered, Part part, bint packed,
+) noexcept nogil:
+    """Step t, in segments of sequences that agree in whether there is a step before and after."""
+    cdef Py_ssize_t hidden = d_h.shape[1], first = part.first
+    cdef Py_ssize_t ld_d_output = d_output.strides[0] // <Py_ssize_t>sizeof(real)
+    cdef Py_ssize_t later = min(rows, _alive(offsets, t + step, first, part.last))
+    cdef Py_ssize_t row = offsets[t] + first
+    cdef Py_ssize_t begin = 0, end, c_row
+    cdef const real* d_next
+    cdef const real* c_prev
+    while begin < rows:
+        end = rows
+        if begin < later:
+            end = min(end, later)
+        if begin < entered:
+            end = min(end, entered)
+        d_next = NULL
+        if begin < later:
+            d_next = &gates[offsets[t + step] + first + begin, 0]
+        if begin < entered:
+            c_row = offsets[t - step] + first + begin
+            c_prev = &c[c_row, 0]
+        else:
+            c_prev = &c_0[first + begin, 0]
+        step_backward(&gates[row + begin, 0], &d_c[first + begin, 0], &d_h[first + begin, 0],
+                      &d_output[row + begin, 0], &c[row + begin, 0], c_prev, d_next,
+                      &weight_hh[0], end - begin, hidden, part.unit, part.unit_end, ld_d_output,
+                      packed)
+        begin = end
 
 
 def backward(
@@ -273,21 +330,24 @@ def backward(
     const real[:, ::1] c_0,              # IN  (B, H)
     const real[::1] weight_hh,           # IN  (4H, H), or panels for this product
     const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
-    const Py_ssize_t[::1] blocks,        # IN  boundaries of blocks of sequences
+    const Py_ssize_t[::1] blocks,        # IN  boundaries of blocks of sequences: one, or
+    const Py_ssize_t[::1] shares,        # IN  boundaries of shares of units: one; of whole panels
     bint backwards,
     bint packed,
 ):
     """Carry gradients back through all steps of one layer in one direction."""
-    cdef int threads = <int>(blocks.shape[0] - 1)
-    cdef int part
+    cdef int threads = _threads(blocks, shares)
+    cdef fastlstm_barrier barrier
+    memset(&barrier, 0, sizeof(barrier))
     with nogil:
         if threads == 1:
-            _backward_block(gates, d_h, d_c, d_output, c, c_0, weight_hh, offsets, backwards,
-                            0, blocks[1], packed)
+            _backward_part(gates, d_h, d_c, d_output, c, c_0, weight_hh, offsets, backwards,
+                           packed, _part_of(blocks, shares, &barrier, 0, 1))
         else:
-            for part in prange(threads, num_threads=threads, schedule="static"):
-                _backward_block(gates, d_h, d_c, d_output, c, c_0, weight_hh, offsets, backwards,
-                                blocks[part], blocks[part + 1], packed)
+            with parallel(num_threads=threads):
+                _backward_part(gates, d_h, d_c, d_output, c, c_0, weight_hh, offsets, backwards,
+                               packed,
+                               _part_of(blocks, shares, &barrier, team_member(), team_size()))
 
 
 def previous_h(
