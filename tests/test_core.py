@@ -60,7 +60,7 @@ class Loop:
             results["pre"] = results["gates"]
         _core.forward(
             *results.values(), self.x, *flat, self.packing.offsets, chunks, blocks,
-            backwards, keep, False, packed,
+            np.array([0, hidden]), backwards, keep, False, packed,
         )  # fmt: skip
         return results
 
@@ -72,7 +72,7 @@ class Loop:
         weight = _weights._pack(self.weight_hh) if packed else self.weight_hh.reshape(-1)
         _core.backward(
             *results, d_output, kept["c"], self.c_0, weight, self.packing.offsets, blocks,
-            backwards, packed,
+            np.array([0, self.h_0.shape[1]]), backwards, packed,
         )  # fmt: skip
         return results
 

@@ -44,8 +44,8 @@ def panels_of(columns: list[Array | None]) -> Array:
 
 
 def plain_panels(b: Array) -> Array:
-    """b (inner, columns): its columns in their order, and zeros."""
-    width = 4 * _core.VECTOR[b.itemsize]
+    """b (inner, columns): its columns in their order, and zeros up to a whole vector."""
+    width = _core.VECTOR[b.itemsize]
     columns: list[Array | None] = [*b.T]
     return panels_of(columns + [None] * (-len(columns) % width))
 

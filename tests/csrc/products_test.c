@@ -169,6 +169,13 @@ static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t to)
     return (n + to - 1) / to * to;
 }
 
+/* Elements in a row of the panel that a column of B stands in: the last one may be narrow. */
+static ptrdiff_t width_of_panel(ptrdiff_t column, ptrdiff_t columns, ptrdiff_t vector)
+{
+    ptrdiff_t left = round_up(columns, vector) - column / (4 * vector) * (4 * vector);
+    return left < 4 * vector ? left : 4 * vector;
+}
+
 /* Where a column of B, or gate `gate` of a unit, stands in panels, for k = 0. */
 static ptrdiff_t place_of_column(ptrdiff_t column, ptrdiff_t inner, ptrdiff_t vector)
 {
@@ -194,13 +201,13 @@ static void check_panels(real *panels, const real *want, ptrdiff_t elements, con
 static void test_pack(ptrdiff_t inner, ptrdiff_t columns, int transposed, const call *how)
 {
     static real values[MOST_INNER * MOST_COLUMNS], want[MOST_INNER * MOST_COLUMNS];
-    ptrdiff_t vector = how->isa->TABLE.vector, elements = round_up(columns, 4 * vector) * inner;
+    ptrdiff_t vector = how->isa->TABLE.vector, elements = round_up(columns, vector) * inner;
     fill(values, inner * columns);
     memset(want, 0, sizeof want);
     for (ptrdiff_t k = 0; k < inner; k++)
         for (ptrdiff_t column = 0; column < columns; column++)
-            want[place_of_column(column, inner, vector) + k * 4 * vector] =
-                values[k * columns + column];
+            want[place_of_column(column, inner, vector) +
+                 k * width_of_panel(column, columns, vector)] = values[k * columns + column];
     matrix b = matrix_of(values, inner, columns, transposed, how);
     real *panels = fenced_alloc(bytes_of(elements), how->placement);
     memset(panels, 0xFF, bytes_of(elements));
@@ -283,7 +290,7 @@ static void run_multiply(real *out, const product *it, int transpose_a, int tran
 static void run_multiply_packed(real *out, const product *it, int has_initial, const call *how)
 {
     call dense = {.isa = how->isa, .placement = how->placement};
-    ptrdiff_t size = round_up(it->columns, 4 * how->isa->TABLE.vector) * it->inner;
+    ptrdiff_t size = round_up(it->columns, how->isa->TABLE.vector) * it->inner;
     matrix a = matrix_of(it->a, it->rows, it->inner, 0, how);
     matrix to = matrix_of(NULL, it->rows, it->columns, 0, how);
     matrix panels = matrix_of(NULL, size, 1, 0, &dense);
@@ -504,8 +511,8 @@ static void run_step(stepped *out, const step *it, ptrdiff_t first, ptrdiff_t ro
     how->isa->TABLE.pack_gates(panels.data, it->weight, H, H);
     pack_pre(pre.data, it->pre + first * 4 * H, rows, H, vector);
     how->isa->TABLE.cell_step(h.data, c.data, gates.data, pre.data, c_prev.data,
-                              variant & NO_STATE ? NULL : h_prev.data, panels.data, rows, H, h.ld,
-                              h_prev.ld);
+                              variant & NO_STATE ? NULL : h_prev.data, panels.data, rows, H, 0, H,
+                              h.ld, h_prev.ld);
     matrix_free(h, out->h, "h", how);
     matrix_free(c, out->c, "c", how);
     if (gates.data != NULL)
