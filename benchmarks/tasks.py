@@ -80,9 +80,7 @@ class Job:
     results: Callable[[], Mapping[str, Array]]  # the same, by name
 
 
-def stream_job(
-    step: Callable[[], tuple[Any, Any]], read: Callable[[Any], Array] = np.array
-) -> Job:
+def stream_job(step: Callable[[], tuple[Any, Any]], read: Callable[[Any], Array] = np.array) -> Job:
     """A job of STEP: `step` takes the task's x, carries its state from zeros on, gives h and c.
 
     `read` makes a NumPy array of one of them that a further step leaves alone.
