@@ -11,7 +11,7 @@ BASE ?= HEAD~1
 HEAD ?= HEAD
 RANGE ?= HEAD~5..HEAD
 
-.PHONY: help demo test test-oracles test-c test-build lint sanitize mutants bench dashboard regressions \
+.PHONY: help demo test test-oracles test-c test-build lint sanitize mutants bench peers dashboard regressions \
         ci-tools hooks clean
 
 help:  ## list the targets
@@ -72,6 +72,18 @@ test-build: $(VENV)/.installed  ## build in every way (sdist, wheel, editable, d
 
 mutants: $(VENV)/.test  ## break the core in many ways, one at a time: each must turn a test red
 	$(BIN)/python -m tests.mutations
+
+$(VENV)/.peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[peers]'
+	@touch $@
+
+peers: $(VENV)/.peers  ## measure beside torch, ONNX Runtime, OpenVINO, JAX and NumPy (half an hour)
+	@mkdir -p build/peers
+	for mode in infer train step; do for threads in 1 2; do \
+	    $(BIN)/python -m benchmarks.peers --mode $$mode --threads $$threads \
+	        --json build/peers/$$mode-$$threads.json || exit 1; done; done
+	$(BIN)/python -m benchmarks.peers --mode memory --json build/peers/memory.json
+	$(BIN)/python -m benchmarks.chart build/peers/*-?.json --out build/peers/ratios.png
 
 bench: $(VENV)/.bench  ## run the asv suite on the current commit
 	$(BIN)/asv run --config benchmarks/asv.conf.json --show-stderr 'HEAD^!'

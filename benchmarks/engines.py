@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from timeit import Timer
 from typing import Any
 
 import numpy as np
 
 from benchmarks.tasks import INFER, MODES, STEP, TRAIN, Array, Job, Shape, Task, stream_job
+from benchmarks.timing import faster
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,6 @@ class Engine:
     def missing(self) -> list[str]:
         """Packages that are not installed."""
         return [package for package in self.packages if find_spec(package) is None]
-
-
-def faster(first: Callable[[], object], second: Callable[[], object]) -> Callable[[], object]:
-    """Of two ways to call a library, the one that takes less time here."""
-    timers = {call: Timer(call) for call in (first, second)}
-    number = max(1, int(0.01 / min(timer.timeit(1) for timer in timers.values())))
-    return min(timers, key=lambda call: min(timers[call].repeat(3, min(number, 100))))
 
 
 # --- ours -----------------------------------------------------------------------------------------

@@ -15,129 +15,114 @@ import platform
 import re
 import statistics
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-
+from benchmarks import chart, grid, memory
 from benchmarks.engines import ENGINES, OURS
-from benchmarks.tasks import INFER, MODES, STEP, Array, Shape, Task
-from benchmarks.workers import Worker, workers
-
-# Largest difference over largest value of each array, float32.
-TOLERANCE = 1e-5
-
-SHAPES = (
-    Shape(1000, 1, 32, 32),
-    Shape(100, 1, 64, 64),
-    Shape(100, 1, 128, 128),
-    Shape(100, 1, 256, 256),
-    Shape(100, 1, 512, 512),
-    Shape(50, 1, 1024, 1024),
-    Shape(100, 8, 256, 256),
-    Shape(100, 16, 128, 128),
-    Shape(100, 64, 64, 64),
-    Shape(100, 64, 256, 256),
-    Shape(50, 128, 512, 512),
-    Shape(100, 256, 128, 128),
-    Shape(35, 20, 650, 650, num_layers=2),  # Zaremba, Sutskever & Vinyals 2014, medium
-    Shape(100, 32, 128, 256, num_layers=2),
-)
-STREAMS = (
-    *(Shape(1, 1, size, size) for size in (32, 64, 128, 256, 512, 1024)),
-    *(Shape(1, batch, size, size) for batch in (16, 64) for size in (64, 256)),
-)
+from benchmarks.limits import BuildError, Limits, level_footprints, machine
+from benchmarks.measurement import Measurement, measure
+from benchmarks.tasks import INFER, MODES, TRAIN, Shape, Task
+from benchmarks.workers import workers
 
 
-def largest_error(actual: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
-    """Over all arrays, the largest difference over the largest expected value."""
-    if actual.keys() != expected.keys():
-        raise ValueError(f"results differ in name: {sorted(actual)}, {sorted(expected)}")
-    errors = []
-    for name, reference in expected.items():
-        if actual[name].shape != reference.shape:
-            raise ValueError(f"{name}: {actual[name].shape} is not {reference.shape}")
-        difference = np.abs(actual[name].astype(np.float64) - reference)
-        errors.append(float(difference.max() / np.abs(reference).max()))
-    return max(errors) if not np.isnan(errors).any() else np.inf
+class Table:
+    """The measurements as they come in, a line each, and their means."""
+
+    def __init__(self, peers: list[str]) -> None:
+        self.peers = peers
+
+    def header(self) -> str:
+        columns = "".join(f" {peer:>11}" for peer in self.peers)
+        return f"{'':<24} {'ms':>9} {'GFLOP/s':>8} {'FMA':>5} {'read':>5}{columns} {'best':>6}"
+
+    def row(self, measurement: Measurement) -> str:
+        shares = (measurement.fma_share(), measurement.bandwidth_share())
+        percents = "".join(f" {share:>5.0%}" if share else " " * 6 for share in shares)
+        return (
+            f"{measurement.task.shape!s:<24} {1e3 * measurement.time(OURS):>9.4g}"
+            f" {measurement.operations_per_second() / 1e9:>8.1f}{percents}"
+            + self._ratios(measurement.ratio, measurement.ratio(measurement.best_peer()))
+        )
+
+    def means(self, name: str, measurements: list[Measurement]) -> str:
+        def mean(peer: str) -> float:
+            return statistics.geometric_mean(each.ratio(peer) for each in measurements)
+
+        best = statistics.geometric_mean(each.ratio(each.best_peer()) for each in measurements)
+        return f"{'geometric mean, ' + name:<54}" + self._ratios(mean, best)
+
+    def _ratios(self, ratio: Callable[[str], float], best: float) -> str:
+        return "".join(f" {ratio(peer):>11.2f}" for peer in self.peers) + f" {best:>6.2f}"
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One shape: the time of every engine in every round, and each peer's difference from ours."""
+class Run:
+    """All shapes of one mode and number of threads, measured one after the other."""
 
-    task: Task
-    seconds: dict[str, list[float]]
-    errors: dict[str, float]
+    def __init__(self, mode: str, threads: int, peers: list[str], *, quick: bool) -> None:
+        self.mode, self.threads, self.peers = mode, threads, peers
+        self.rounds, self.turn = (3, 0.02) if quick else (15, 0.1)
+        self.measurements: list[Measurement] = []
+        self.limits: Limits | None = None
+        try:
+            self.limits = Limits(threads)
+        except BuildError as error:
+            print(f"peers.py: no shares of the machine's limits: {error}", file=sys.stderr)
+        self.read_rates: dict[str, list[float]] = {name: [] for name in level_footprints(threads)}
 
-    def milliseconds(self, engine: str) -> float:
-        return 1e3 * statistics.median(self.seconds[engine])
+    def go(self, shapes: list[Shape]) -> None:
+        """Measure and print."""
+        table = Table(self.peers)
+        print(f"{self.mode}, float32, threads: {self.threads}, medians of {self.rounds} rounds\n")
+        print(table.header())
+        with workers([OURS, *self.peers], self.threads) as team:
+            for shape in shapes:
+                task = Task(shape, self.mode, self.threads)
+                self.measurements.append(measure(team, task, self.rounds, self.turn, self.limits))
+                self._measure_levels()
+                print(table.row(self.measurements[-1]), flush=True)
+        usual = grid.shapes(self.mode)
+        some = [each for each in self.measurements if each.task.shape in usual]
+        if some:
+            print(table.means("usual shapes", some))
+        if len(some) < len(shapes):
+            print(table.means("all shapes", self.measurements))
+        if self.limits is not None:
+            fma, reads = self.machine_limits().values()
+            listed = ", ".join(f"{level} {rate:.0f}" for level, rate in reads.items())
+            print(f"FMA peak {fma:.0f} GFLOP/s; reads, GB/s: {listed or 'caches unknown'}")
 
-    def rate(self, engine: str) -> float:
-        """GFLOP/s."""
-        return self.task.shape.operations(self.task.mode) / self.milliseconds(engine) / 1e6
+    def _measure_levels(self) -> None:
+        if self.limits is not None:
+            for name, footprint in level_footprints(self.threads).items():
+                self.read_rates[name].append(self.limits.read_rate(footprint))
 
-    def ratio(self, peer: str) -> float:
-        pairs = zip(self.seconds[peer], self.seconds[OURS], strict=True)
-        return statistics.median(theirs / ours for theirs, ours in pairs)
+    def machine_limits(self) -> dict[str, Any]:
+        """Medians over the run; empty if nothing was measured."""
+        if self.limits is None:
+            return {}
+        fma = [rates.fma for each in self.measurements for rates in each.rates]
+        reads = {name: statistics.median(rates) / 1e9 for name, rates in self.read_rates.items()}
+        return {"fma_gflops": statistics.median(fma) / 1e9, "read_gb_per_s": reads}
 
-
-def measure(team: list[Worker], task: Task, rounds: int, turn: float) -> Measurement:
-    """Compare the workers' results with those of the first one, then let them take turns."""
-    ours, *others = [worker.ask(task) for worker in team]
-    peers = [worker.engine for worker in team[1:]]
-    errors = {peer: largest_error(ours, theirs) for peer, theirs in zip(peers, others, strict=True)}
-    for peer, error in errors.items():
-        if not error <= TOLERANCE:
-            raise SystemExit(f"peers.py: {task.shape}: differs from {peer} by {error:.1e}")
-    seconds: dict[str, list[float]] = {worker.engine: [] for worker in team}
-    for round_ in range(rounds):
-        for worker in team[:: 1 if round_ % 2 else -1]:
-            seconds[worker.engine].append(worker.ask(turn))
-    return Measurement(task, seconds, errors)
-
-
-def print_header(peers: list[str]) -> None:
-    columns = f"{OURS + ' ms':>12} {'GFLOP/s':>8}"
-    for peer in peers:
-        columns += f" {peer + ' ms':>12} {'ratio':>6}"
-    print(f"{'':<24} {columns}")
-
-
-def print_row(measurement: Measurement, peers: list[str]) -> None:
-    row = f"{measurement.milliseconds(OURS):>12.3f} {measurement.rate(OURS):>8.1f}"
-    for peer in peers:
-        row += f" {measurement.milliseconds(peer):>12.3f} {measurement.ratio(peer):>6.2f}"
-    print(f"{measurement.task.shape!s:<24} {row}", flush=True)
-
-
-def print_means(measurements: list[Measurement], peers: list[str]) -> None:
-    row = " " * 21
-    for peer in peers:
-        mean = statistics.geometric_mean(measurement.ratio(peer) for measurement in measurements)
-        row += f" {'':>12} {mean:>6.2f}"
-    print(f"{'geometric mean':<24} {row}")
+    def records(self) -> dict[str, Any]:
+        """Everything that was measured, as JSON has it."""
+        return {
+            **description(self.peers),
+            "rounds": self.rounds,
+            "limits": self.machine_limits(),
+            "measurements": [measurement.record() for measurement in self.measurements],
+        }
 
 
-def record(measurements: list[Measurement], peers: list[str]) -> dict[str, Any]:
-    """Everything that was measured, as JSON has it."""
+def description(peers: list[str]) -> dict[str, Any]:
+    """Where and with what something was measured."""
+    packages = sorted({"numpy", "scipy", OURS} | {p for n in peers for p in ENGINES[n].packages})
     return {
-        "machine": f"{platform.machine()} {platform.processor()}".strip(),
+        "machine": machine(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in (OURS, *peers, "numpy", "scipy")},
-        "measurements": [
-            {
-                "shape": str(measurement.task.shape),
-                "mode": measurement.task.mode,
-                "threads": measurement.task.threads,
-                "seconds": measurement.seconds,
-                "errors": measurement.errors,
-                "ratios": {peer: measurement.ratio(peer) for peer in peers},
-            }
-            for measurement in measurements
-        ],
+        "versions": {package: version(package) for package in packages},
     }
 
 
@@ -155,39 +140,47 @@ def available(wanted: list[str], mode: str) -> list[str]:
     return found
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     known = [engine for engine in ENGINES if engine != OURS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--peers", nargs="+", choices=known, default=known, help="(default: whoever is installed)"
-    )
-    parser.add_argument("--mode", choices=MODES, default=INFER, help="(default: infer)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="(default: 1)")
-    parser.add_argument("--only", default="", metavar="REGEX", help="shapes, such as 'B1 .*H64'")
-    parser.add_argument("--quick", action="store_true", help="a look: few and short turns")
-    parser.add_argument("--json", metavar="FILE", help="also write all that was measured")
+    add = parser.add_argument
+    add("--peers", nargs="+", choices=known, help="(default: all installed; of memory: torch)")
+    add("--mode", choices=[*MODES, memory.MODE], default=INFER, help="(default: infer)")
+    add("--threads", type=int, default=1, metavar="N", help="(default: 1)")
+    add("--grid", choices=["usual", "full"], default="usual", help="full: odd sizes as well")
+    add("--only", default="", metavar="REGEX", help="shapes, such as 'B1 .*H64'")
+    add("--quick", action="store_true", help="a look: few and short turns")
+    add("--json", metavar="FILE", help="also write what was measured")
+    add("--plot", metavar="FILE.png", help="also draw the ratios")
     arguments = parser.parse_args(argv)
-    peers = available(arguments.peers, arguments.mode)
-    if not peers:
+    measures_memory = arguments.mode == memory.MODE
+    mode = TRAIN if measures_memory else arguments.mode
+    # What JAX compiles in its first step would count as the step's.
+    everyone = ["torch"] if measures_memory else known
+    arguments.peers = available(arguments.peers or everyone, mode)
+    if not arguments.peers:
         parser.error(f"nobody to compare with in {arguments.mode} (pip install '.[peers]')")
-    grid = STREAMS if arguments.mode == STEP else SHAPES
-    shapes = [shape for shape in grid if re.search(arguments.only, str(shape))]
-    if not shapes:
+    shapes = grid.shapes(mode, full=arguments.grid == "full")
+    arguments.shapes = [shape for shape in shapes if re.search(arguments.only, str(shape))]
+    if not arguments.shapes:
         parser.error(f"--only {arguments.only}: no such shape")
-    rounds, turn = (3, 0.02) if arguments.quick else (15, 0.1)
+    return arguments
 
-    print(f"{arguments.mode}, float32, threads: {arguments.threads}, medians of {rounds} rounds\n")
-    print_header(peers)
-    measurements = []
-    with workers([OURS, *peers], arguments.threads) as team:
-        for shape in shapes:
-            task = Task(shape, arguments.mode, arguments.threads)
-            measurements.append(measure(team, task, rounds, turn))
-            print_row(measurements[-1], peers)
-    print_means(measurements, peers)
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    if arguments.mode == memory.MODE:
+        found = memory.compare(arguments.peers, arguments.shapes, arguments.threads)
+        records = {**description(arguments.peers), "measurements": found}
+    else:
+        run = Run(arguments.mode, arguments.threads, arguments.peers, quick=arguments.quick)
+        run.go(arguments.shapes)
+        records = run.records()
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(record(measurements, peers), file, indent=1)
+            json.dump(records, file, indent=1)
+    if arguments.plot:
+        chart.draw([records], arguments.plot)
     return 0
 
 

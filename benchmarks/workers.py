@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from timeit import Timer
 from typing import Any
 from unittest import mock
 
 from benchmarks.engines import ENGINES
 from benchmarks.tasks import Task
-
-# Calls shorter than this are timed several at once, so that the clock costs nothing.
-LEAST_TIME = 1e-4
+from benchmarks.timing import median_time
 
 
 class Worker:
@@ -48,12 +43,19 @@ class Worker:
 
 
 @contextmanager
+def thread_pools(threads: int) -> Iterator[None]:
+    """Processes that are started within have `threads` threads wherever a library asks for it."""
+    # NPROC is what XLA sizes its pool by.
+    with mock.patch.dict(os.environ, OMP_NUM_THREADS=str(threads), NPROC=str(threads)):
+        yield
+
+
+@contextmanager
 def workers(engines: list[str], threads: int) -> Iterator[list[Worker]]:
     """Start the engines' processes, with every thread pool in them at `threads`."""
     started: list[Worker] = []
     try:
-        # NPROC is what XLA sizes its pool by.
-        with mock.patch.dict(os.environ, OMP_NUM_THREADS=str(threads), NPROC=str(threads)):
+        with thread_pools(threads):
             for engine in engines:
                 started.append(Worker(engine))  # noqa: PERF401, those started are stopped below
         yield started
@@ -72,21 +74,3 @@ def serve(engine: str, connection: Connection) -> None:
         else:
             assert job is not None
             connection.send(median_time(job.call, request))
-
-
-def median_time(call: Callable[[], object], seconds: float) -> float:
-    """Seconds that a call takes: the median of as many as fit, after a fifth of that to warm up.
-
-    The warming up also lets the threads of whoever had the turn before fall asleep.
-    """
-    timer = Timer(call)
-    start, calls, elapsed = time.perf_counter(), 0, 0.0
-    while not calls or elapsed < seconds / 5:
-        call()
-        calls += 1
-        elapsed = time.perf_counter() - start
-    number = 1 + int(LEAST_TIME * calls / elapsed)
-    times: list[float] = []
-    while not times or number * sum(times) < seconds:
-        times.append(timer.timeit(number) / number)
-    return statistics.median(times)

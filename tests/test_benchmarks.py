@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.engines import ENGINES, OURS, Engine
-from benchmarks.peers import Measurement, available, largest_error, measure
 from benchmarks.quality import adding
 from benchmarks.quality.ngram import CODE_POINTS, WittenBell
 from benchmarks.regressions import LEAST_DIFFERENCE, RATIO, Comparison
-from benchmarks.tasks import INFER, MODES, STEP, TRAIN, Shape, Task
-from benchmarks.workers import workers
 from tests import finite_differences
 from tests.support import assert_close
 
@@ -140,70 +135,3 @@ def test_slower_means_past_a_ratio_and_past_a_difference(
     assert comparison.verdict == verdict
     assert comparison.regressed == (verdict in ("WORSE", "FAILS"))
     assert str(comparison)
-
-
-# --- peers ----------------------------------------------------------------------------------------
-
-
-def test_a_peer_that_computes_something_else_is_noticed() -> None:
-    results = {"output": np.ones(3, np.float32), "h_n": np.ones(2, np.float32)}
-    assert largest_error(results, results) == 0
-    assert largest_error({**results, "h_n": np.float32([1, 1.5])}, results) == 0.5
-    assert largest_error({**results, "h_n": np.float32([1, np.nan])}, results) == math.inf
-    with pytest.raises(ValueError, match="name"):
-        largest_error({"output": results["output"]}, results)
-    with pytest.raises(ValueError, match="is not"):
-        largest_error({**results, "h_n": np.ones(3, np.float32)}, results)
-
-
-def test_a_ratio_is_that_of_the_rounds() -> None:
-    seconds = {"fastlstm": [1.0, 10.0, 1.0], "torch": [2.0, 20.0, 3.0]}
-    measurement = Measurement(Task(Shape(1, 1, 1, 1), INFER, 1), seconds, {})
-    assert measurement.ratio("torch") == 2
-    assert measurement.milliseconds("torch") == 3000
-
-
-def test_operations_are_those_of_the_products() -> None:
-    assert Shape(10, 2, 3, 5).operations(INFER) == 2 * 10 * 2 * 20 * (3 + 5)
-    assert Shape(10, 2, 3, 5, 2).operations(TRAIN) == 3 * 2 * 10 * 2 * 20 * (3 + 5 + 5 + 5)
-
-
-def compare_with_ours(peer: str, mode: str) -> None:
-    """Another library's results are ours, on sizes that fit no tile."""
-    layers = 1 if mode == STEP else 2
-    task = Task(Shape(1 if mode == STEP else 7, 3, 4, 5, layers), mode, threads=1)
-    ours, theirs = ENGINES[OURS].job(task).results(), ENGINES[peer].job(task).results()
-    assert len(ours) == {INFER: 3, TRAIN: 12, STEP: 2}[mode]
-    assert largest_error(ours, theirs) < 1e-5
-
-
-@pytest.mark.parametrize("mode", [INFER, STEP])
-def test_our_engine_computes_what_the_numpy_loop_does(mode: str) -> None:
-    compare_with_ours("numpy", mode)
-
-
-@pytest.mark.oracle
-@pytest.mark.parametrize(
-    ("peer", "mode"),
-    [(peer, mode) for peer in ENGINES if peer != OURS for mode in ENGINES[peer].modes],
-)
-def test_engines_agree(peer: str, mode: str) -> None:
-    for package in ENGINES[peer].packages:
-        pytest.importorskip(package)
-    compare_with_ours(peer, mode)
-
-
-def test_a_peer_that_is_not_installed_is_left_out_with_a_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(ENGINES, "absent", Engine(ENGINES[OURS].job, MODES, ("no_such_module",)))
-    assert available(["absent", "numpy"], INFER) == ["numpy"]
-    assert "absent is left out: no_such_module missing" in capsys.readouterr().err
-    assert available(["numpy"], TRAIN) == []
-
-
-def test_workers_take_turns() -> None:
-    with workers(["fastlstm", "fastlstm"], threads=1) as team:
-        measurement = measure(team, Task(Shape(3, 2, 2, 2), TRAIN, 1), rounds=2, turn=0.001)
-    assert len(measurement.seconds["fastlstm"]) == 4
-    assert measurement.errors == {"fastlstm": 0}
