@@ -11,8 +11,8 @@ BASE ?= HEAD~1
 HEAD ?= HEAD
 RANGE ?= HEAD~5..HEAD
 
-.PHONY: help demo test test-oracles test-c test-build lint sanitize mutants bench peers dashboard regressions \
-        ci-tools hooks clean
+.PHONY: help demo test test-oracles test-c test-build lint sanitize mutants bench peers dashboard \
+        regressions ci-tools hooks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
