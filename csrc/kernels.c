@@ -1,4 +1,4 @@
-/* The kernels: sigmoid, tanh, and the gate math of the LSTM cell forward and backward.
+/* The kernels: sigmoid, tanh, the gate math of the LSTM cell forward and backward; softmax.
  *
  * Written once. The build compiles this file once per instruction set (dispatch.h has the recipe),
  * and the file includes itself once per real type, so each object holds one fastlstm_isa with a
@@ -42,7 +42,8 @@
 #endif
 #define KERNELS(type)                                                                              \
     {                                                                                              \
-        sigmoid_##type, tanh_##type, cell_forward_##type, cell_backward_##type, PRODUCTS(type)     \
+        sigmoid_##type, tanh_##type, cell_forward_##type, cell_backward_##type, PRODUCTS(type),    \
+            softmax_##type                                                                         \
     }
 
 extern const fastlstm_isa ISA_TABLE;
@@ -195,6 +196,8 @@ static void KERNEL(cell_backward)(real *gates, real *d_c, const real *d_h, const
 #undef LOAD_WEIGHTS
 #undef STORE_WEIGHTS
 #endif
+
+#include "softmax.h"
 
 #undef KERNEL
 

@@ -66,6 +66,11 @@
  *   panels  of the recurrent weights (4*hidden, hidden)
  *   d_h     (rows, hidden)    in: dL/dh_t from elsewhere, if d_next is NULL; scratch after
  *   gates, d_c, d_output, c, c_prev   as in cell_backward
+ *
+ * softmax: out = factor * softmax(x) of n >= 1 elements; out may be x.
+ *   most  the largest element, if there is no NaN
+ *   Returns the sum of exp(x - most), so that log(sum) + most is the log of the sum of exp(x).
+ *   NaN throughout if there is a NaN, a +inf, or nothing but -inf.
  */
 #define FASTLSTM_DECLARE_KERNELS(table, real)                                                      \
     typedef struct table {                                                                         \
@@ -94,6 +99,7 @@
                                const real *c, const real *c_prev, const real *d_next,              \
                                const real *panels, ptrdiff_t rows, ptrdiff_t hidden,               \
                                ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_d_output);            \
+        double (*softmax)(real *out, real *most, const real *x, ptrdiff_t n, double factor);       \
     } table
 
 FASTLSTM_DECLARE_KERNELS(fastlstm_kernels_f32, float);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from fastlstm import losses
+from fastlstm import threads
 from fastlstm.losses import mean_squared_error, softmax_cross_entropy
 from tests.finite_differences import gradient
 from tests.strange import (
@@ -54,7 +55,7 @@ def expected_of(logits: Array, targets: Array, counts: Array | None = None) -> t
 
 
 @pytest.mark.parametrize("leading", LEADING)
-@pytest.mark.parametrize("classes", [1, 2, 7, 130])
+@pytest.mark.parametrize("classes", [1, 2, 7, 130, 2500])
 @every_dtype
 def test_cross_entropy_is_its_definition(
     leading: tuple[int, ...], classes: int, dtype: Any
@@ -70,20 +71,54 @@ def test_cross_entropy_is_its_definition(
 
 
 @every_dtype
-def test_cross_entropy_of_many_rows_is_the_same_in_any_number_of_blocks(
-    dtype: Any, monkeypatch: pytest.MonkeyPatch
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 9),
+    classes=st.sampled_from([1, 3, 31, 32, 100, 1030]),
+)
+def test_neither_threads_nor_the_order_of_rows_change_a_bit(
+    dtype: Any, seed: int, rows: int, classes: int
 ) -> None:
-    logits, targets = draw((1000,), 33, dtype)
-    targets[::5] = -100
-    results = []
-    for block in (1, 33 * 64, 33 * 999, 33 * 1000, 1 << 30):
-        monkeypatch.setattr(losses, "_BLOCK", block)
-        results.append(softmax_cross_entropy(logits, targets, ignore_index=-100))
-    expected, gradients = expected_of(logits, targets, targets >= 0)
-    for loss, d_logits in results:
-        assert abs(loss - expected) <= ROUNDING[dtype] * expected
-        assert_same_bits(d_logits, results[0][1])
-    assert_close(results[0][1], gradients, ROUNDING[dtype])
+    logits, targets = draw((rows,), classes, dtype, seed)
+    targets[1::3] = -100
+    order = np.random.default_rng(seed).permutation(rows)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threads, "LEAST_WORK", 0)
+        patched.setattr(threads, "_num_threads", 1)
+        loss, d_logits = softmax_cross_entropy(logits, targets, ignore_index=-100)
+        for num_threads in (2, 3, 4):
+            patched.setattr(threads, "_num_threads", num_threads)
+            other, d_other = softmax_cross_entropy(logits, targets, ignore_index=-100)
+            assert other == loss
+            assert_same_bits(d_other, d_logits)
+            other, d_other = softmax_cross_entropy(logits[order], targets[order], ignore_index=-100)
+            assert abs(other - loss) <= 1e-15 * loss * rows
+            assert_same_bits(d_other, d_logits[order])
+    counts = targets >= 0
+    expected, gradients = expected_of(logits, targets, counts)
+    assert abs(loss - expected) <= ROUNDING[dtype] * max(1, expected)
+    # Of a probability, that is before the one of the target is taken off.
+    assert np.abs(d_logits - gradients).max() <= ROUNDING[dtype] / counts.sum()
+
+
+def test_a_row_of_very_many_classes_does_not_drown_in_its_own_rounding() -> None:
+    """One running sum of a million exponentials would be off by 1e-4 or more in float32."""
+    logits, targets = draw((2,), 1_000_000, np.float32)
+    loss, d_logits = softmax_cross_entropy(logits, targets)
+    expected, gradients = expected_of(logits, targets)
+    assert abs(loss - expected) < 3e-7
+    assert_close(d_logits, gradients, ROUNDING[np.float32])
+
+
+def test_cross_entropy_takes_no_memory_but_for_the_gradient_and_a_few_numbers_a_row() -> None:
+    logits, targets = draw((50,), 10_000, np.float32)
+    tracemalloc.start()
+    try:
+        softmax_cross_entropy(logits, targets)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.02 * logits.nbytes
 
 
 def test_the_mean_of_many_losses_is_added_in_float64() -> None:

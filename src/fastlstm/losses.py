@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastlstm import _core
 from fastlstm._validate import (
     Array,
     check_array,
@@ -16,9 +17,13 @@ from fastlstm._validate import (
     check_size,
     compact,
 )
+from fastlstm.threads import team
 
-# Elements of logits that are worked on at a time, so that the passes over them stay in cache.
-_BLOCK = 1 << 17
+# What softmax, its gradient and its loss cost for each logit, in floating-point operations.
+_OPERATIONS = 40.0
+
+# What no target is, for it is refused: the target to ignore where none is named.
+_NONE = -1
 
 
 def softmax_cross_entropy(
@@ -72,49 +77,21 @@ def softmax_cross_entropy(
     targets = check_integers(
         "targets", targets, logits.shape[:-1], least=0, most=classes - 1, also=ignore_index
     ).reshape(-1)
-    ignored = None if ignore_index is None else targets == ignore_index
-    counted = targets.size - (0 if ignored is None else int(np.count_nonzero(ignored)))
+    ignored = _NONE if ignore_index is None else ignore_index
+    counted = targets.size - int(np.count_nonzero(targets == ignored))
     if counted == 0:
         raise ValueError("targets: expected at least one that counts, got none")
 
-    logits = compact(logits)
-    d_logits = np.empty_like(logits)
-    total = 0.0
-    step = max(1, _BLOCK // classes)
+    rows = compact(logits).reshape(-1, classes)
+    d_logits = np.empty_like(rows)
+    sums, shifted = np.empty(len(rows)), np.empty(len(rows))
+    with team(_OPERATIONS * rows.size, blas=False) as threads:
+        _core.cross_entropy(
+            d_logits, sums, shifted, rows, compact(targets), ignored, counted, threads
+        )
     with np.errstate(all="ignore"):
-        for first in range(0, targets.size, step):
-            block = slice(first, first + step)
-            total += _cross_entropy_rows(
-                d_logits.reshape(-1, classes)[block],
-                logits.reshape(-1, classes)[block],
-                targets[block],
-                None if ignored is None else np.flatnonzero(ignored[block]),
-                counted,
-            )
-    return total / counted, d_logits
-
-
-def _cross_entropy_rows(
-    d_logits: Array, logits: Array, targets: Array, ignored: Array | None, counted: int
-) -> float:
-    """Fill d_logits (n, V) and return the sum of the rows' losses."""
-    rows = np.arange(len(logits))
-    np.subtract(logits, logits.max(axis=1, keepdims=True), out=d_logits)
-    if ignored is not None:
-        # Harmless values, so that these rows have neither an index nor a loss of their own.
-        targets = targets.copy()
-        targets[ignored] = 0
-        d_logits[ignored] = 0
-    shifted = d_logits[rows, targets].astype(np.float64)
-    np.exp(d_logits, out=d_logits)
-    sums = d_logits.sum(axis=1, keepdims=True)
-    losses = np.log(sums[:, 0], dtype=np.float64) - shifted
-    d_logits *= 1 / (sums * counted)
-    d_logits[rows, targets] -= 1 / counted
-    if ignored is not None:
-        losses[ignored] = 0
-        d_logits[ignored] = 0
-    return float(losses.sum())
+        loss = float((np.log(sums) - shifted).sum()) / counted
+    return loss, d_logits.reshape(logits.shape)
 
 
 def mean_squared_error(prediction: Array, target: Array) -> tuple[float, Array]:

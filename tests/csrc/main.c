@@ -166,6 +166,8 @@ int main(int count, char **arguments)
     test_cell_f64(&isas);
     test_products_f32(&isas, (ptrdiff_t)chosen.cases);
     test_products_f64(&isas, (ptrdiff_t)chosen.cases);
+    test_softmax_f32(&isas);
+    test_softmax_f64(&isas);
     test_activations_f32(&isas, chosen.stride);
     test_activations_f64(&isas, chosen.samples);
     test_floating_point_mode();

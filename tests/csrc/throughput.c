@@ -30,6 +30,11 @@ static void run_tanh(const fastlstm_isa *isa)
     isa->TABLE.tanh(h, used.state, UNITS);
 }
 
+static void run_softmax(const fastlstm_isa *isa)
+{
+    isa->TABLE.softmax(h, c, used.state, UNITS, 1);
+}
+
 static void run_cell_forward(const fastlstm_isa *isa)
 {
     isa->TABLE.cell_forward(h, c, used.gates, used.state, ROWS, HIDDEN, HIDDEN);
@@ -111,10 +116,11 @@ void TYPED(print_throughput)(const isa_list *isas)
     }
     for (int a = 0; a < isas->count; a++) {
         const fastlstm_isa *isa = isas->isa[a];
-        printf("f%d %-8s ns per element: sigmoid %6.3f  tanh %6.3f   "
+        printf("f%d %-8s ns per element: sigmoid %6.3f  tanh %6.3f  softmax %6.3f   "
                "per unit: cell_forward %6.2f  cell_backward %6.2f\n",
                FASTLSTM_REAL, isa->name, nanoseconds_per_unit(run_sigmoid, isa),
-               nanoseconds_per_unit(run_tanh, isa), nanoseconds_per_unit(run_cell_forward, isa),
+               nanoseconds_per_unit(run_tanh, isa), nanoseconds_per_unit(run_softmax, isa),
+               nanoseconds_per_unit(run_cell_forward, isa),
                nanoseconds_per_unit(run_cell_backward, isa));
         if (isa->TABLE.multiply != NULL)
             print_products(isa);

@@ -6,7 +6,7 @@ package takes it from here.
 """
 
 from fastlstm._core.blas import INTEGER_BITS as BLAS_INTEGER_BITS
-from fastlstm._core.dense import matmul, scatter_add_rows, sum_rows
+from fastlstm._core.dense import cross_entropy, matmul, scatter_add_rows, sum_rows
 from fastlstm._core.kernels import (
     COMPILER,
     DEBUG,
@@ -30,6 +30,7 @@ __all__ = [
     "OPENMP",
     "VECTOR",
     "backward",
+    "cross_entropy",
     "forward",
     "matmul",
     "pack",

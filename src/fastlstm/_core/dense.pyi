@@ -12,3 +12,13 @@ def matmul(
 ) -> None: ...
 def sum_rows(out: Array, partial: Array, a: Array) -> None: ...
 def scatter_add_rows(out: Array, ids: Array, rows: Array) -> None: ...
+def cross_entropy(
+    d_logits: Array,
+    sums: Array,
+    shifted: Array,
+    logits: Array,
+    targets: Array,
+    ignored: int,
+    counted: float,
+    threads: int,
+) -> None: ...

@@ -1,9 +1,10 @@
-"""Products and sums for the rest of the network, each summed in one fixed order."""
+"""Products, sums and softmax for the rest of the network, each summed in one fixed order."""
 
 from cython.parallel cimport prange
+from libc.string cimport memset
 
 from fastlstm._core.blas cimport gemm, real
-from fastlstm._core.kernels cimport multiply
+from fastlstm._core.kernels cimport multiply, softmax
 
 cdef enum:
     RUN = 256  # rows that sum_rows adds up apart
@@ -41,7 +42,7 @@ cdef void _matmul_rows(
     cdef const real* a_rows = &a[0, row] if transpose_a else &a[row, 0]
     if packed:
         multiply(&out[row, 0], out.shape[1], a_rows, a.shape[1], transpose_a, &b[0, 0],
-                  b.shape[1], transpose_b, end - row, k, out.shape[1], accumulate)
+                 b.shape[1], transpose_b, end - row, k, out.shape[1], accumulate)
     else:
         gemm(&out[row, 0], a_rows, &b[0, 0], transpose_a, transpose_b, end - row, out.shape[1], k,
              out.shape[1], a.shape[1], b.shape[1], accumulate)
@@ -76,3 +77,47 @@ def scatter_add_rows(real[:, ::1] out, const long long[::1] ids, const real[:, :
         for n in range(ids.shape[0]):
             for column in range(rows.shape[1]):
                 out[ids[n], column] += rows[n, column]
+
+
+def cross_entropy(
+    real[:, ::1] d_logits,               # OUT (rows, classes)
+    double[::1] sums,                    # OUT (rows,)
+    double[::1] shifted,                 # OUT (rows,)
+    const real[:, ::1] logits,           # IN  (rows, classes)
+    const long long[::1] targets,        # IN  (rows,)
+    long long ignored,                   # target of a row that does not count
+    double counted,                      # rows that do
+    int threads,
+):
+    """The gradient of softmax cross-entropy; a row's loss is log(sums) - shifted.
+
+    Of a row that does not count, the logits are not read, and gradient and loss are 0.
+    """
+    cdef Py_ssize_t rows = logits.shape[0]
+    cdef int parts = <int>min(threads, rows)
+    cdef int part
+    with nogil:
+        if parts == 1:
+            _cross_entropy_rows(d_logits, sums, shifted, logits, targets, ignored, counted, 0, rows)
+        else:
+            for part in prange(parts, num_threads=parts, schedule="static"):
+                _cross_entropy_rows(d_logits, sums, shifted, logits, targets, ignored, counted,
+                                    rows * part // parts, rows * (part + 1) // parts)
+
+
+cdef void _cross_entropy_rows(
+    real[:, ::1] d_logits, double[::1] sums, double[::1] shifted,
+    const real[:, ::1] logits, const long long[::1] targets,
+    long long ignored, double counted, Py_ssize_t row, Py_ssize_t end,
+) noexcept nogil:
+    cdef Py_ssize_t classes = logits.shape[1], target
+    cdef real most
+    for row in range(row, end):
+        if targets[row] == ignored:
+            memset(&d_logits[row, 0], 0, classes * sizeof(real))
+            sums[row], shifted[row] = 1, 0
+        else:
+            target = targets[row]
+            sums[row] = softmax(&d_logits[row, 0], &most, &logits[row, 0], classes, 1 / counted)
+            shifted[row] = <double>logits[row, target] - most
+            d_logits[row, target] -= <real>(1 / counted)

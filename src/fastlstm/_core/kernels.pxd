@@ -36,6 +36,8 @@ cdef extern from "dispatch.h" nogil:
                                const float* panels, Py_ssize_t rows, Py_ssize_t hidden,
                                Py_ssize_t first, Py_ssize_t last,
                                Py_ssize_t ld_d_output) noexcept nogil
+        double (*softmax)(float* out, float* most, const float* x, Py_ssize_t n,
+                          double factor) noexcept nogil
 
     ctypedef struct fastlstm_kernels_f64:
         void (*sigmoid)(double* out, const double* x, Py_ssize_t n) noexcept nogil
@@ -69,6 +71,8 @@ cdef extern from "dispatch.h" nogil:
                                const double* panels, Py_ssize_t rows, Py_ssize_t hidden,
                                Py_ssize_t first, Py_ssize_t last,
                                Py_ssize_t ld_d_output) noexcept nogil
+        double (*softmax)(double* out, double* most, const double* x, Py_ssize_t n,
+                          double factor) noexcept nogil
 
     ctypedef struct fastlstm_isa:
         const char* name
@@ -149,3 +153,12 @@ cdef inline void multiply(
     else:
         isa.f64.multiply(out, ld_out, a, ld_a, transpose_a, b, ld_b, transpose_b,
                          rows, inner, columns, accumulate)
+
+
+cdef inline double softmax(
+    real* out, real* most, const real* x, Py_ssize_t n, double factor,
+) noexcept nogil:
+    if real is float:
+        return isa.f32.softmax(out, most, x, n, factor)
+    else:
+        return isa.f64.softmax(out, most, x, n, factor)
