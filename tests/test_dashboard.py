@@ -89,7 +89,9 @@ def test_a_page_loads_every_library_from_beside_it() -> None:
     "tag",
     [
         '<script src="https://example.org/jquery-3.4.0.min.js"></script>',  # another version
+        '<script src="https://example.org/not-jquery-3.3.1.min.js"></script>',
         "<script src='http://example.org/other.js'></script>",
+        "<script src=HTTPS://example.org/other.js></script>",
         "<SCRIPT SRC=//example.org/other.js></SCRIPT>",
         '<link rel="stylesheet" href="https://example.org/a.css">',
         '<img src="https://example.org/a.png">',
