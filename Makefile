@@ -88,9 +88,10 @@ peers: $(VENV)/.peers  ## measure beside torch, ONNX Runtime, OpenVINO, JAX and 
 bench: $(VENV)/.bench  ## run the asv suite on the current commit
 	$(BIN)/asv run --config benchmarks/asv.conf.json --show-stderr 'HEAD^!'
 
-dashboard: $(VENV)/.bench  ## run asv over RANGE (HEAD~5..HEAD) and publish .asv/html
-	$(BIN)/asv run --config benchmarks/asv.conf.json -a rounds=1 \
-	    --skip-existing-commits '$(RANGE)' || [ $$? -eq 2 ]  # 2: some benchmark failed somewhere
+# asv's status 2: some benchmark failed on some commit, and its graph has a gap there.
+dashboard: $(VENV)/.bench  ## run asv over RANGE (HEAD~5..HEAD), or STEPS of it; pages in .asv/html
+	$(BIN)/asv run --config benchmarks/asv.conf.json -a rounds=1 --skip-existing-commits \
+	    $(if $(STEPS),--steps $(STEPS)) '$(RANGE)' || [ $$? -eq 2 ]
 	$(BIN)/python -m benchmarks.dashboard
 
 regressions: $(VENV)/.bench  ## compare BASE (HEAD~1) with HEAD; fails past a ratio and a time
