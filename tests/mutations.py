@@ -263,8 +263,8 @@ MUTATIONS = [
     Mutation(
         "another sequence's h_0 in dW_hh, where lengths differ",
         CORE,
-        "memcpy(&out[offsets[t] + b, 0], &h_0[b, 0], width)",
-        "memcpy(&out[offsets[t] + b, 0], &h_0[0, 0], width)",
+        "memcpy(&out[row + b, 0], &h_0[b, 0], width)",
+        "memcpy(&out[row + b, 0], &h_0[0, 0], width)",
     ),
     Mutation(
         "a thread's block loses its last sequence",
@@ -426,8 +426,8 @@ MUTATIONS = [
     Mutation(
         "h_0 and c_0 swapped",
         STACK,
-        "h_n, c_n = h[direction.index], c[direction.index]",
-        "c_n, h_n = h[direction.index], c[direction.index]",
+        "h[direction.index], c[direction.index], zero_state",
+        "c[direction.index], h[direction.index], zero_state",
     ),
     Mutation(
         "directions swapped in the output",
@@ -451,14 +451,14 @@ MUTATIONS = [
     Mutation(
         "pre-activations without room for a panel's rest",
         STACK,
-        "columns = padded_gates(hidden, self.dtype)",
+        "columns = len(own.bias)",
         "columns = 4 * hidden",
     ),
     Mutation(
         "the buffer holds only the smallest chunk",
-        STACK,
-        "np.diff(packing.offsets[chunks]).max(initial=0)",
-        "np.diff(packing.offsets[chunks]).min(initial=1 << 30)",
+        PACKING,
+        "np.diff(self.offsets[bounds]).max(initial=0)",
+        "np.diff(self.offsets[bounds]).min(initial=1 << 30)",
     ),
     Mutation(
         "d_x of the second direction overwrites the first's",
@@ -473,12 +473,37 @@ MUTATIONS = [
         "out=d_x, accumulate=True)",
     ),
     Mutation(
-        "last step left out of dW_ih",
+        "first row of each run left out of dW_ih",
         STACK,
-        "_products.matmul(d_gates, run.x, transpose_a=True)",
-        "_products.matmul(d_gates[: packing.offsets[-2]], run.x[: packing.offsets[-2]], "
-        "transpose_a=True)",
+        "_products.matmul(d_gates[rows], x[rows], transpose_a=True",
+        "_products.matmul(d_gates[rows][1:], x[rows][1:], transpose_a=True",
     ),
+    Mutation("only the last run counts in dW_hh", STACK, "accumulate=begun_hh", "accumulate=False"),
+    Mutation(
+        "only the last run counts in the bias",
+        STACK,
+        "out=d_bias, accumulate=begun)",
+        "out=d_bias, accumulate=False)",
+    ),
+    Mutation(
+        "h_t for h of the step before in dW_hh, of equal lengths",
+        STACK,
+        "run.h[entered - batch : end - batch]",
+        "run.h[entered:end]",
+    ),
+    Mutation(
+        "h_t for h of the step after in dW_hh, of equal lengths",
+        STACK,
+        "run.h[begin + batch : entered + batch]",
+        "run.h[begin:entered]",
+    ),
+    Mutation(
+        "a given h_0 left out of dW_hh",
+        STACK,
+        "if begin == 0 and not run.zero_state:",
+        "if begin == 0 and run.zero_state:",
+    ),
+    Mutation("dW_hh of one step not zeroed", STACK, "d_hh[...] = 0", "d_hh[...] = 1"),
     Mutation(
         "dropout mask skipped in backward",
         STACK,
@@ -488,18 +513,18 @@ MUTATIONS = [
     Mutation(
         "dropout on the output of the last layer",
         STACK,
-        "layer < self.num_layers - 1:",
-        "layer < self.num_layers:",
+        "dropout and directions is not self.layers[-1]:",
+        "dropout:",
     ),
-    Mutation("weight gradients of no rows not zeroed", PRODUCTS, "out[...] = 0", "out[...] = 1"),
+    Mutation("gradients of no rows not zeroed", STACK, "d_bias[...] = 0, 0", "d_bias[...] = 1, 1"),
     Mutation("dropout does not scale what it keeps", RANDOM, "1 / (1 - p) if p < 1", "1 if p < 1"),
     Mutation("initial weights all positive", RANDOM, "uniform(-bound, bound", "uniform(0, bound"),
     # --- the layer -------------------------------------------------------------------------------
     Mutation(
         "gradient of the final c ignored",
         LAYER,
-        "d_h, d_c = sequences.pack_state(d_h), sequences.pack_state(d_c)",
-        "d_h, d_c = sequences.pack_state(d_h), sequences.pack_state(np.zeros_like(d_c))",
+        "d_h, d_c = self._pack_state(sequences, d_h), self._pack_state(sequences, d_c)",
+        "d_h, d_c = self._pack_state(sequences, d_h), self._pack_state(sequences, None)",
     ),
     Mutation(
         "h_n and c_n swapped",
@@ -516,8 +541,8 @@ MUTATIONS = [
     Mutation(
         "tape reads the caller's x",
         LAYER,
-        "batch.x = batch.x.copy()",
-        "batch.x = batch.x",
+        "rows = rows.copy()",
+        "rows = rows",
     ),
     Mutation(
         "W_f and W_i of from_gates swapped",

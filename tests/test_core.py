@@ -198,21 +198,27 @@ def test_both_paths_carry_the_same_gradients_back(
         assert_close(actual, expected, 1e-12)
 
 
-@given(lengths, st.booleans())
+@given(lengths, st.booleans(), st.data())
 def test_previous_h_is_the_step_before_or_the_initial_state(
-    lengths: list[int], backwards: bool
+    lengths: list[int], backwards: bool, data: st.DataObject
 ) -> None:
+    """... of the rows of some steps, and no more is written."""
     loop = loop_of(4, lengths, 5)
     rng = np.random.default_rng(0)
     h = normal(rng, (loop.packing.rows, 10))[:, 5:]  # a column slice, as of a second direction
-    out = np.full((len(h), 5), np.nan)
-    _core.previous_h(out, h, loop.h_0, loop.packing.offsets, backwards)
     offsets = loop.packing.offsets
+    first = data.draw(st.integers(0, len(offsets) - 1))
+    last = data.draw(st.integers(first, len(offsets) - 1))
+    expected = np.full((len(h), 5), np.nan)
     for b, length in enumerate(loop.lengths):
-        for t in range(length):
+        for t in range(first, min(last, length)):
             before = t + 1 if backwards else t - 1
-            expected = h[offsets[before] + b] if 0 <= before < length else loop.h_0[b]
-            assert_same_bits(out[offsets[t] + b], expected)
+            row = offsets[t] - offsets[first] + b
+            inside = 0 <= before < length
+            expected[row] = h[offsets[before] + b] if inside else loop.h_0[b]
+    out = np.full((len(h), 5), np.nan)
+    _core.previous_h(out, h, loop.h_0, offsets, first, last, backwards)
+    assert_same_bits(out, expected)
 
 
 # Tiles of 6 or 3 rows, panels of 64 or 32 columns and less, blocks of 96 of the inner dimension

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastlstm import threads
 from fastlstm._products import matmul, scatter_add_rows, sum_rows
 from fastlstm.threads import set_num_threads
 from tests.support import assert_close, assert_same_bits, normal
@@ -29,8 +30,8 @@ def test_a_product_is_written_or_added(
     b = normal(rng, (n, k) if transpose_b else (k, n), dtype)
     formula = f"{'km' if transpose_a else 'mk'},{'nk' if transpose_b else 'kn'}->mn"
     expected = np.einsum(formula, a.astype(np.float64), b.astype(np.float64))
-    for threads in (1, 2, 3):
-        set_num_threads(threads)
+    for count in (1, 2, 3):
+        set_num_threads(count)
         fresh = matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
         assert fresh.dtype == dtype
         assert_close(fresh, expected, BOUND[dtype])
@@ -61,6 +62,26 @@ def test_rows_are_summed(dtype: Any, shape: tuple[int, int]) -> None:
     a = normal(np.random.default_rng(0), shape, dtype)
     expected = np.array([math.fsum(column) for column in a.T.tolist()])
     assert_close(sum_rows(a), expected, BOUND[dtype])
+
+
+@every_dtype
+def test_a_sum_is_added_to_another_and_the_same_on_any_number_of_threads(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "LEAST_WORK", 0)
+    rng = np.random.default_rng(0)
+    for shape in ((0, 3), (1, 1), (600, 1), (513, 37)):
+        a, before = normal(rng, shape, dtype), normal(rng, shape[1:], dtype)
+        set_num_threads(1)
+        alone = sum_rows(a)
+        for count in (1, 2, 3, 64):
+            set_num_threads(count)
+            assert_same_bits(sum_rows(a), alone)
+            out = before.copy()
+            assert sum_rows(a, out=out, accumulate=True) is out
+            # Runs of 256 rows are added one by one, so bits may differ from a sum of two.
+            assert_close(out, before + a.sum(0), BOUND[dtype])
+            assert_same_bits(sum_rows(a, out=out), alone)
 
 
 def test_a_sum_of_very_many_rows_does_not_drown_in_its_own_rounding() -> None:

@@ -27,11 +27,12 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True, scope="module")
 def _cut_small_cases_too() -> Iterator[None]:
-    """Threads, where a test asks for them, at any size of the work; chunks of 64 rows."""
+    """Threads, where a test asks for them, at any size of the work; chunks and runs of 64 rows."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(threads, "_num_threads", 1)
         patched.setattr(threads, "LEAST_WORK", 0)
         patched.setattr(_stack, "CHUNK_BYTES", 1)
+        patched.setattr(_stack, "RUN_BYTES", 1)
         yield
 
 

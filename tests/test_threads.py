@@ -92,6 +92,23 @@ def test_a_bad_number_of_threads_changes_nothing(number: Any, error: type[Except
     assert get_num_threads() == 3
 
 
+def test_a_number_of_threads_may_be_set_for_a_block() -> None:
+    set_num_threads(3)
+    with set_num_threads(5):
+        assert get_num_threads() == 5
+        with set_num_threads(7):
+            assert get_num_threads() == 7
+            set_num_threads(2)  # the block's own affair
+        assert get_num_threads() == 5
+    assert get_num_threads() == 3
+    with pytest.raises(KeyboardInterrupt), set_num_threads(5):
+        raise KeyboardInterrupt
+    assert get_num_threads() == 3
+    with pytest.raises(ValueError, match=r"^num_threads: expected"), set_num_threads(0):
+        raise AssertionError
+    assert get_num_threads() == 3
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [

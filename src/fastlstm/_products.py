@@ -9,6 +9,9 @@ from fastlstm._validate import Array
 from fastlstm._weights import is_packed
 from fastlstm.threads import team
 
+# A sum waits for memory: an addition takes as long as so many operations of a product.
+OPERATIONS_PER_SUM = 16.0
+
 
 def matmul(
     a: Array,
@@ -20,8 +23,10 @@ def matmul(
     accumulate: bool = False,
 ) -> Array:
     """op(A)·op(B) of two C-contiguous matrices of one dtype, into `out` or added to it."""
-    rows, inner = a.shape[::-1] if transpose_a else a.shape
-    columns = b.shape[0] if transpose_b else b.shape[1]
+    rows, inner = a.shape
+    if transpose_a:
+        rows, inner = inner, rows
+    columns = b.shape[0 if transpose_b else 1]
     if out is None:
         out = np.empty((rows, columns), a.dtype)
     if inner == 0 and not accumulate:
@@ -35,11 +40,15 @@ def matmul(
     return out
 
 
-def sum_rows(a: Array) -> Array:
+def sum_rows(a: Array, *, out: Array | None = None, accumulate: bool = False) -> Array:
     """Sum over the rows of a C-contiguous (rows, columns) matrix: (columns,)."""
-    out = np.zeros(a.shape[1], a.dtype)
+    if out is None:
+        out = np.empty(a.shape[1], a.dtype)
     if a.size:
-        _core.sum_rows(out, np.empty_like(out), a)
+        with team(OPERATIONS_PER_SUM * a.size, blas=False) as threads:
+            _core.sum_rows(out, np.empty_like(out), a, accumulate, threads)
+    elif not accumulate:
+        out[...] = 0
     return out
 
 

@@ -6,6 +6,7 @@ checks what callers hand in and knows their layouts.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,10 @@ CHUNK_BYTES = 400 << 10
 # Sequences for each thread from which on a batch is shared out by sequences, and not by units.
 BLOCK_ROWS = 16
 
+# Bytes of gate gradients whose rows make one run of the sums for the weights' gradients: enough
+# work for threads to share in each run. The cuts are part of what a gradient's bits depend on.
+RUN_BYTES = 1 << 22
+
 
 @dataclass
 class Run:
@@ -38,6 +43,7 @@ class Run:
     gates: Array  # (rows, 4H), activated
     h_0: Array  # (B, H)
     c_0: Array
+    zero_state: bool
 
 
 @dataclass
@@ -202,7 +208,7 @@ class Stack:
         if keep:
             c = np.empty((packing.rows, hidden), dtype)
             gates = np.empty((packing.rows, 4 * hidden), dtype)
-            run = Run(x, h, c, gates, h_n.copy(), c_n.copy())
+            run = Run(x, h, c, gates, h_n.copy(), c_n.copy(), zero_state)
         pre = np.empty((widest, columns), dtype) if gates is None or own.packed else gates
         if packing.rows:
             with team(self._work(x), blas=not own.packed) as threads:
@@ -226,25 +232,19 @@ class Stack:
         d_c: Array,
     ) -> dict[str, Array]:
         """Gradients of one direction. The first direction writes d_x, the second adds to it."""
-        d_gates = run.gates
-        h_prev = np.empty((packing.rows, self.hidden_size), self.dtype)
         if packing.rows:
             packed = is_packed(self.dtype)
             with team(self._work(run.x), blas=not packed) as threads:
                 _core.backward(
-                    d_gates, d_h, d_c, d_output, run.c, run.c_0,
+                    run.gates, d_h, d_c, d_output, run.c, run.c_0,
                     weights.backward_hh(direction.suffix), packing.offsets,
                     *self._split(packing, threads, packed, GATES), direction.backwards, packed,
                 )  # fmt: skip
-            _core.previous_h(h_prev, run.h, run.h_0, packing.offsets, direction.backwards)
         weight_ih = parameters[f"weight_ih{direction.suffix}"]
-        _products.matmul(d_gates, weight_ih, out=d_x, accumulate=direction.backwards)
-        grads = {
-            f"weight_ih{direction.suffix}": _products.matmul(d_gates, run.x, transpose_a=True),
-            f"weight_hh{direction.suffix}": _products.matmul(d_gates, h_prev, transpose_a=True),
-        }
+        _products.matmul(run.gates, weight_ih, out=d_x, accumulate=direction.backwards)
+        d_ih, d_hh, d_bias = self._weight_grads(packing, run, direction.backwards)
+        grads = {f"weight_ih{direction.suffix}": d_ih, f"weight_hh{direction.suffix}": d_hh}
         if self.bias:
-            d_bias = _products.sum_rows(d_gates)
             grads[f"bias_ih{direction.suffix}"] = d_bias
             grads[f"bias_hh{direction.suffix}"] = d_bias.copy()
         return grads
@@ -260,7 +260,71 @@ class Stack:
                 return packing.blocks(1), shares
         return packing.blocks(threads), np.array([0, self.hidden_size])
 
+    def _weight_grads(
+        self, packing: Packing, run: Run, backwards: bool
+    ) -> tuple[Array, Array, Array]:
+        """Gradients of W_ih, W_hh and the bias, from those of the gates.
+
+        Summed over runs of steps in the order in which backward comes by, so that a backward that
+        makes the gates anew, run by run, can add in the same order. Within a run rows are added
+        from the first to the last.
+        """
+        d_gates, x, hidden = run.gates, run.x, self.hidden_size
+        d_ih = np.empty((4 * hidden, x.shape[1]), self.dtype)
+        d_hh = np.empty((4 * hidden, hidden), self.dtype)
+        d_bias = np.empty(4 * hidden, self.dtype)
+        bounds, widest = packing.chunks(max(64, RUN_BYTES // (4 * hidden * self.dtype.itemsize)))
+        scratch = None
+        if not (packing.equal and run.h.flags.c_contiguous):
+            scratch = np.empty((widest, hidden), self.dtype)
+        begun = begun_hh = False
+        for k in range(len(bounds) - 1) if backwards else reversed(range(len(bounds) - 1)):
+            first, last = int(bounds[k]), int(bounds[k + 1])
+            rows = slice(int(packing.offsets[first]), int(packing.offsets[last]))
+            _products.matmul(d_gates[rows], x[rows], transpose_a=True, out=d_ih, accumulate=begun)
+            _products.sum_rows(d_gates[rows], out=d_bias, accumulate=begun)
+            begun = True
+            for part, h_prev in _previous_h(packing, run, first, last, backwards, scratch):
+                _products.matmul(
+                    d_gates[part], h_prev, transpose_a=True, out=d_hh, accumulate=begun_hh
+                )
+                begun_hh = True
+        if not begun:
+            d_ih[...], d_bias[...] = 0, 0
+        if not begun_hh:
+            d_hh[...] = 0
+        return d_ih, d_hh, d_bias
+
     def _work(self, x: Array) -> float:
         """Floating-point operations of a pass of one layer in one direction."""
         rows, width = x.shape
         return float(8 * rows * self.hidden_size * (width + self.hidden_size))
+
+
+def _previous_h(
+    packing: Packing, run: Run, first: int, last: int, backwards: bool, scratch: Array | None
+) -> Iterator[tuple[slice, Array]]:
+    """h_{t-1} of the rows of some steps, in one piece or two: the rows, and what came before each.
+
+    Without scratch, of contiguous rows of equal lengths, pieces are views of h and h_0.
+    """
+    offsets = packing.offsets
+    begin, end = int(offsets[first]), int(offsets[last])
+    if scratch is not None:
+        h_prev = scratch[: end - begin]
+        _core.previous_h(h_prev, run.h, run.h_0, offsets, first, last, backwards)
+        yield slice(begin, end), h_prev
+        return
+    batch, rows = packing.batch, packing.rows
+    if backwards:
+        entered = min(end, rows - batch)
+        if begin < entered:
+            yield slice(begin, entered), run.h[begin + batch : entered + batch]
+        if end == rows and not run.zero_state:
+            yield slice(rows - batch, rows), run.h_0
+    else:
+        entered = max(begin, batch)
+        if begin == 0 and not run.zero_state:
+            yield slice(0, batch), run.h_0
+        if entered < end:
+            yield slice(entered, end), run.h[entered - batch : end - batch]

@@ -27,6 +27,8 @@ class Packing:
     ----------
     rows : int
         Number of packed rows: the sum of all lengths.
+    equal : bool
+        Whether each of T steps has all B sequences: the padded array is the packed one.
     offsets : ndarray of intp (T + 1,)
         The rows of step t are offsets[t] to offsets[t + 1]; T counts only steps that some
         sequence has.
@@ -51,6 +53,7 @@ class Packing:
         self.active = _frozen(active)
         self.offsets = _frozen(np.concatenate([[0], np.cumsum(active)]).astype(np.intp))
         self.rows = int(self.offsets[-1])
+        self.equal = self._rows is None
         self._chunks: dict[int, tuple[Array, int]] = {}
         self._blocks: dict[int, Array] = {}
 

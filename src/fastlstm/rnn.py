@@ -199,7 +199,7 @@ class RNN(Layer):
         d_sums = self._run_back(packing, output, d_rows, d_h[0])
 
         h_prev = np.empty_like(output)
-        _core.previous_h(h_prev, output, h_0, packing.offsets, False)
+        _core.previous_h(h_prev, output, h_0, packing.offsets, 0, len(packing.active), False)
         grads = {
             "weight_ih_l0": matmul(d_sums, rows, transpose_a=True),
             "weight_hh_l0": matmul(d_sums, h_prev, transpose_a=True),

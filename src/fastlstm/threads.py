@@ -61,16 +61,52 @@ def get_num_threads() -> int:
     return _num_threads
 
 
-def set_num_threads(num_threads: int) -> None:
+def set_num_threads(num_threads: int) -> AbstractContextManager[None]:
     """Set the most threads that a call may use, for the whole process.
+
+    Parameters
+    ----------
+    num_threads : int
+        From 1 to 1024. Whether so many work is decided by the size of each call.
+
+    Returns
+    -------
+    context manager
+        It may be ignored. As ``with set_num_threads(2): ...`` it puts the number back that was
+        there before the call, at the end of the block, in whatever way the block is left.
 
     Raises
     ------
     TypeError, ValueError
         If `num_threads` is no whole number from 1 to 1024.
+
+    Examples
+    --------
+    >>> before = get_num_threads()
+    >>> with set_num_threads(1):
+    ...     get_num_threads()
+    1
+    >>> get_num_threads() == before
+    True
     """
     global _num_threads
+    before = _num_threads
     _num_threads = check_size("num_threads", num_threads, most=MOST_THREADS)
+    return _Restore(before)
+
+
+class _Restore:
+    """Puts a number of threads back at the end of a block."""
+
+    def __init__(self, before: int) -> None:
+        self._before = before
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        global _num_threads
+        _num_threads = self._before
 
 
 def _is_numpys(library: str) -> bool:

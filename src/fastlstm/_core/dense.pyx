@@ -52,22 +52,40 @@ def sum_rows(
     real[::1] out,                       # OUT (columns,)
     real[::1] partial,                   # scratch (columns,)
     const real[:, ::1] a,                # IN  (rows, columns)
+    bint accumulate,
+    int threads,
 ):
-    """out = the sum over the rows of `a`, in a fixed order.
+    """out = the sum over the rows of `a`, or out += it; columns are shared out to threads.
 
     Runs of rows are summed apart, so that a sum of very many rows does not drown the next one in
     its own rounding.
     """
-    cdef Py_ssize_t run, row, column
+    cdef Py_ssize_t columns = a.shape[1]
+    cdef int parts = <int>min(threads, columns)
+    cdef int part
     with nogil:
-        out[:] = 0
-        for run in range((a.shape[0] + RUN - 1) // RUN):
-            partial[:] = 0
-            for row in range(run * RUN, min((run + 1) * RUN, a.shape[0])):
-                for column in range(a.shape[1]):
-                    partial[column] += a[row, column]
-            for column in range(a.shape[1]):
-                out[column] += partial[column]
+        if not accumulate:
+            out[:] = 0
+        if parts == 1:
+            _sum_columns(out, partial, a, 0, columns)
+        else:
+            for part in prange(parts, num_threads=parts, schedule="static"):
+                _sum_columns(out, partial, a, columns * part // parts,
+                             columns * (part + 1) // parts)
+
+
+cdef void _sum_columns(
+    real[::1] out, real[::1] partial, const real[:, ::1] a, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    cdef Py_ssize_t run, row, column
+    for run in range((a.shape[0] + RUN - 1) // RUN):
+        for column in range(first, last):
+            partial[column] = 0
+        for row in range(run * RUN, min((run + 1) * RUN, a.shape[0])):
+            for column in range(first, last):
+                partial[column] += a[row, column]
+        for column in range(first, last):
+            out[column] += partial[column]
 
 
 def scatter_add_rows(real[:, ::1] out, const long long[::1] ids, const real[:, ::1] rows):

@@ -351,21 +351,23 @@ def backward(
 
 
 def previous_h(
-    real[:, ::1] out,                    # OUT (N, H)
+    real[:, ::1] out,                    # OUT at least the rows of these steps
     const real[:, :] h,                  # IN  (N, H)
     const real[:, ::1] h_0,              # IN  (B, H)
     const Py_ssize_t[::1] offsets,       # IN  (T + 1,)
+    Py_ssize_t first, Py_ssize_t last,   # the steps
     bint backwards,
 ):
-    """h_{t-1} of every row: with it the gradient of W_hh is one product over all rows."""
+    """h_{t-1} of every row of a run of steps: the gradient of W_hh is a product over them."""
     cdef Py_ssize_t step = -1 if backwards else 1
     cdef Py_ssize_t batch = h_0.shape[0]
     cdef size_t width = h_0.shape[1] * sizeof(real)
-    cdef Py_ssize_t t, b, entered
+    cdef Py_ssize_t t, b, entered, row
     with nogil:
-        for t in range(offsets.shape[0] - 1):
+        for t in range(first, last):
             entered = min(_alive(offsets, t, 0, batch), _alive(offsets, t - step, 0, batch))
+            row = offsets[t] - offsets[first]
             for b in range(entered):
-                memcpy(&out[offsets[t] + b, 0], &h[offsets[t - step] + b, 0], width)
+                memcpy(&out[row + b, 0], &h[offsets[t - step] + b, 0], width)
             for b in range(entered, _alive(offsets, t, 0, batch)):
-                memcpy(&out[offsets[t] + b, 0], &h_0[b, 0], width)
+                memcpy(&out[row + b, 0], &h_0[b, 0], width)
