@@ -253,12 +253,13 @@ class Stack:
         self, packing: Packing, threads: int, packed: bool, panel: int
     ) -> tuple[Array, Array]:
         """Blocks of sequences, or shares of units in panels of `panel` vectors, for threads."""
-        units = panel * _core.VECTOR[self.dtype.itemsize]
+        hidden = self.hidden_size
         if packed and threads > 1 and packing.batch < BLOCK_ROWS * threads:
-            shares = unit_shares(self.hidden_size, threads, units)
+            units = panel * _core.VECTOR[self.dtype.itemsize]
+            shares = unit_shares(hidden, threads, units)
             if len(shares) > 2:
                 return packing.blocks(1), shares
-        return packing.blocks(threads), np.array([0, self.hidden_size])
+        return packing.blocks(threads), unit_shares(hidden, 1, hidden)
 
     def _weight_grads(
         self, packing: Packing, run: Run, backwards: bool

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 
 from fastlstm import _core
 from fastlstm._validate import Array
+from fastlstm.packing import frozen
 from fastlstm.parameters import Parameters
 
 GATES = 4
@@ -33,11 +35,13 @@ def padded_gates(hidden: int, dtype: np.dtype[np.generic]) -> int:
     return -(-hidden // vector) * vector * GATES
 
 
+@lru_cache(maxsize=256)
 def unit_shares(hidden: int, count: int, panel: int) -> Array:
     """Boundaries of at most `count` shares of H units, each of whole panels of `panel` units."""
     panels = -(-hidden // panel)
     count = max(1, min(count, panels))
-    return np.minimum(np.arange(count + 1) * panels // count * panel, hidden).astype(np.intp)
+    bounds = np.arange(count + 1) * panels // count * panel
+    return frozen(np.minimum(bounds, hidden).astype(np.intp))
 
 
 @dataclass(frozen=True)

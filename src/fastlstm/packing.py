@@ -50,8 +50,8 @@ class Packing:
                 [t * batch + self._order[:n] for t, n in enumerate(active)]
                 or [np.empty(0, np.int64)]
             )
-        self.active = _frozen(active)
-        self.offsets = _frozen(np.concatenate([[0], np.cumsum(active)]).astype(np.intp))
+        self.active = frozen(active)
+        self.offsets = frozen(np.concatenate([[0], np.cumsum(active)]).astype(np.intp))
         self.rows = int(self.offsets[-1])
         self.equal = self._rows is None
         self._chunks: dict[int, tuple[Array, int]] = {}
@@ -95,7 +95,7 @@ class Packing:
         """
         found = self._chunks.get(rows)
         if found is None:
-            bounds = _frozen(self._cut_chunks(rows))
+            bounds = frozen(self._cut_chunks(rows))
             found = self._chunks[rows] = bounds, int(np.diff(self.offsets[bounds]).max(initial=0))
         return found
 
@@ -107,13 +107,13 @@ class Packing:
 
     def blocks(self, count: int) -> Array:
         """Boundaries of at most `count` blocks of sequences with about the same number of rows."""
-        count = max(1, min(count, self.batch))
         found = self._blocks.get(count)
         if found is None:
-            found = self._blocks[count] = _frozen(self._cut_blocks(count))
+            found = self._blocks[count] = frozen(self._cut_blocks(count))
         return found
 
     def _cut_blocks(self, count: int) -> Array:
+        count = max(1, min(count, self.batch))
         if count == 1:
             return np.array([0, self.batch], np.intp)
         # The length of sequence b is the number of steps at which more than b are active.
@@ -123,6 +123,7 @@ class Packing:
         return np.concatenate([[0], np.minimum(cuts, self.batch), [self.batch]]).astype(np.intp)
 
 
-def _frozen(array: Array) -> Array:
+def frozen(array: Array) -> Array:
+    """The array itself, read-only: calls and threads may share it."""
     array.flags.writeable = False
     return array
