@@ -82,22 +82,20 @@ def torch_engine(task: Task) -> Job:
     lstm.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     inputs = {"d_x": x, **dict(lstm.named_parameters())}
 
-    def infer() -> Any:
-        with torch.inference_mode():
-            return lstm(x)
-
     def train() -> tuple[Any, ...]:
         output, state = lstm(x)
         return output, state, torch.autograd.grad(output, list(inputs.values()), d_output)
 
     def results() -> dict[str, Array]:
-        output, (h_n, c_n), *rest = infer() if task.mode == INFER else train()
+        output, (h_n, c_n), *rest = lstm(x) if task.mode == INFER else train()
         found = {"output": output, "h_n": h_n, "c_n": c_n}
         for grads in rest:
             found |= dict(zip(inputs, grads, strict=True))
         return {name: tensor.detach().numpy() for name, tensor in found.items()}
 
-    return Job(infer if task.mode == INFER else train, results)
+    if task.mode == INFER:
+        return Job(lambda: lstm(x), results, torch.inference_mode)
+    return Job(train, results)
 
 
 def _torch_cell(task: Task) -> Job:
@@ -115,12 +113,10 @@ def _torch_cell(task: Task) -> Job:
 
     def step() -> Any:
         nonlocal state
-        # Left between the calls, as it must be in a server that does other things too.
-        with torch.inference_mode():
-            state = cell(x, state)
+        state = cell(x, state)
         return state
 
-    return stream_job(step, torch.Tensor.numpy)
+    return stream_job(step, torch.Tensor.numpy, torch.inference_mode)
 
 
 # --- ONNX, and who runs it ------------------------------------------------------------------------
@@ -265,6 +261,8 @@ def openvino_engine(task: Task) -> Job:
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
+        # A pinned thread cannot get out of a neighbour's way, and gains nothing here.
+        "ENABLE_CPU_PINNING": False,
     }
     model = core.compile_model(core.read_model(onnx_model(task)), "CPU", properties)
     request = model.create_infer_request()

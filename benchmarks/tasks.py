@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.timing import median_time
 
 Array = NDArray[Any]
 
@@ -78,9 +81,22 @@ class Job:
 
     call: Callable[[], object]  # what is timed
     results: Callable[[], Mapping[str, Array]]  # the same, by name
+    context: Callable[[], AbstractContextManager[object]] = nullcontext  # of all calls together
+
+    def compute(self) -> dict[str, Array]:
+        with self.context():
+            return dict(self.results())
+
+    def time(self, seconds: float) -> float:
+        with self.context():
+            return median_time(self.call, seconds)
 
 
-def stream_job(step: Callable[[], tuple[Any, Any]], read: Callable[[Any], Array] = np.array) -> Job:
+def stream_job(
+    step: Callable[[], tuple[Any, Any]],
+    read: Callable[[Any], Array] = np.array,
+    context: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Job:
     """A job of STEP: `step` takes the task's x, carries its state from zeros on, gives h and c.
 
     `read` makes a NumPy array of one of them that a further step leaves alone.
@@ -91,4 +107,4 @@ def stream_job(step: Callable[[], tuple[Any, Any]], read: Callable[[Any], Array]
         states = [tuple(read(array) for array in step()) for _ in range(5)]
         return {"h": np.stack([h for h, _ in states]), "c": np.stack([c for _, c in states])}
 
-    return Job(step, results)
+    return Job(step, results, context)

@@ -12,7 +12,6 @@ from unittest import mock
 
 from benchmarks.engines import ENGINES
 from benchmarks.tasks import Task
-from benchmarks.timing import median_time
 
 
 class Worker:
@@ -70,7 +69,7 @@ def serve(engine: str, connection: Connection) -> None:
     while (request := connection.recv()) is not None:
         if isinstance(request, Task):
             job = ENGINES[engine].job(request)
-            connection.send(dict(job.results()))
+            connection.send(job.compute())
         else:
             assert job is not None
-            connection.send(median_time(job.call, request))
+            connection.send(job.time(request))

@@ -52,7 +52,7 @@ def compare_with_ours(peer: str, mode: str) -> None:
     """Another library's results are ours, on sizes that fit no tile."""
     layers = 1 if mode == STEP else 2
     task = Task(Shape(1 if mode == STEP else 7, 3, 4, 5, layers), mode, threads=1)
-    ours, theirs = ENGINES[OURS].job(task).results(), ENGINES[peer].job(task).results()
+    ours, theirs = (ENGINES[name].job(task).compute() for name in (OURS, peer))
     assert len(ours) == {INFER: 3, TRAIN: 12, STEP: 2}[mode]
     assert largest_error(ours, theirs) < 1e-5
 
