@@ -20,6 +20,8 @@ STYLES = {
     "numpy": ("#888888", "v"),
 }
 WIDTH, ROW = 10.0, 0.3  # inches
+# Marks beyond stand at the edge, so that there is room around 1.
+MOST = 20.0
 MODES = {
     "infer": "inference",
     "train": "training step",
@@ -35,14 +37,16 @@ def name(shape: dict[str, int]) -> str:
 
 
 def panels(files: list[dict[str, Any]]) -> list[tuple[str, Records]]:
-    """A title and the records of each mode and number of threads, in the order of the files."""
+    """A title and the records of each mode and number of threads, in this order."""
     found: dict[tuple[str, int], Records] = {}
     for file in files:
         for record in file["measurements"]:
             found.setdefault((record["mode"], record["threads"]), []).append(record)
     return [
         (f"{MODES[mode]}, {threads} thread{'s' if threads > 1 else ''}", records)
-        for (mode, threads), records in found.items()
+        for (mode, threads), records in sorted(
+            found.items(), key=lambda item: (list(MODES).index(item[0][0]), item[0][1])
+        )
     ]
 
 
@@ -69,13 +73,19 @@ def draw(files: list[dict[str, Any]], path: str) -> None:
         axes = figure.subplots(
             len(lines), columns, squeeze=False, sharex=True, height_ratios=heights
         )
+        axes[0, 0].set_xscale("log")
+        least = min(min(ratios(record).values()) for _, records in every for record in records)
+        axes[0, 0].set_xlim(0.9 * min(least, 0.9), MOST)
         handles: dict[str, Any] = {}
         for row, line in zip(axes, lines, strict=True):
             for axis in row[len(line) :]:
                 axis.set_visible(False)
             for axis, (title, records) in zip(row, line, strict=False):
                 handles |= draw_panel(axis, title, records)
-        label = "the peer's time, or memory, over ours: right of the line, fastlstm needs less"
+        label = (
+            "the peer's time, or memory, over ours: right of the line, fastlstm needs less"
+            f" ({MOST:g}: or more)"
+        )
         figure.supxlabel(label, fontsize=9)
         figure.legend(
             handles.values(), handles.keys(), loc="outside upper center", ncols=5, frameon=False
@@ -91,12 +101,13 @@ def draw_panel(axis: Any, title: str, records: Records) -> dict[str, Any]:
     peers = [peer for peer in STYLES if any(peer in ratios(record) for record in records)]
     for peer in peers:
         colour, mark = STYLES[peer]
-        points = [(ratios(r)[peer], y) for y, r in enumerate(records) if peer in ratios(r)]
+        every = [(ratios(record).get(peer), y) for y, record in enumerate(records)]
+        points = [(min(ratio, MOST), y) for ratio, y in every if ratio is not None]
         handles[peer] = axis.scatter(
             *zip(*points, strict=True), s=26, color=colour, marker=mark, alpha=0.9, zorder=3
         )
+        handles[peer].set_clip_on(False)
     axis.axvline(1, color="black", linewidth=1.2, zorder=2)
-    axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())

@@ -42,16 +42,15 @@ def fastlstm_engine(task: Task) -> Job:
     shape = task.shape
     lstm = fastlstm.LSTM(shape.input_size, shape.hidden_size, shape.num_layers, rng=0)
     lstm.load_state_dict(weights)
-    state: tuple[Array, Array] | None = None
+    state = None
 
     def train() -> tuple[Any, ...]:
         output, state, tape = lstm.forward(x)
         return output, state, lstm.backward(tape, d_output)
 
-    def step() -> tuple[Array, Array]:
+    def step() -> None:
         nonlocal state
         _, state = lstm(x, state)
-        return state[0][0], state[1][0]
 
     def results() -> dict[str, Array]:
         if task.mode == INFER:
@@ -61,7 +60,7 @@ def fastlstm_engine(task: Task) -> Job:
         return {"output": output, "h_n": h_n, "c_n": c_n, "d_x": d_x, **grads}
 
     if task.mode == STEP:
-        return stream_job(step)
+        return stream_job(step, lambda: (state[0][0], state[1][0]))
     return Job((lambda: lstm(x)) if task.mode == INFER else train, results)
 
 
@@ -111,12 +110,11 @@ def _torch_cell(task: Task) -> Job:
     x = torch.from_numpy(x_array)
     state = (torch.zeros(shape.batch, shape.hidden_size),) * 2
 
-    def step() -> Any:
+    def step() -> None:
         nonlocal state
         state = cell(x, state)
-        return state
 
-    return stream_job(step, torch.Tensor.numpy, torch.inference_mode)
+    return stream_job(step, lambda: (state[0].numpy(), state[1].numpy()), torch.inference_mode)
 
 
 # --- ONNX, and who runs it ------------------------------------------------------------------------
@@ -231,25 +229,27 @@ def _onnxruntime_stream(task: Task, session: Any) -> Job:
         bindings.append(binding)
     turn = 0
 
-    def run_bound() -> tuple[Array, Array]:
+    def run_bound() -> None:
         nonlocal turn
         session.run_with_iobinding(bindings[turn])
         turn = 1 - turn
-        h, c = states[turn]
-        return h[0], c[0]
 
     h, c = (np.zeros(sizes, np.float32) for _ in "hc")
 
-    def run() -> tuple[Array, Array]:
+    def run() -> None:
         nonlocal h, c
         h, c = session.run(["h0", "c0"], {"x": x, "h": h, "c": c})
-        return h[0], c[0]
 
     step = faster(run, run_bound)
     turn = 0
     for array in (h, c, *states[0]):
         array[...] = 0
-    return stream_job(step)
+
+    def state() -> tuple[Array, Array]:
+        found = states[turn] if step is run_bound else (h, c)
+        return found[0][0], found[1][0]
+
+    return stream_job(step, state)
 
 
 def openvino_engine(task: Task) -> Job:
@@ -380,16 +380,17 @@ def numpy_engine(task: Task) -> Job:
                 h = below[t]
             h_n[layer] = h
 
-    def one_step() -> tuple[Array, Array]:
+    def one_step() -> None:
         project(0, x)
         step(0, projected[0], h_n[0], c_n[0], h_n[0])
-        return h_n[0], c_n[0]
 
     def results() -> dict[str, Array]:
         infer()
         return {"output": outputs[-1], "h_n": h_n, "c_n": c_n}
 
-    return stream_job(one_step) if task.mode == STEP else Job(infer, results)
+    if task.mode == STEP:
+        return stream_job(one_step, lambda: (h_n[0], c_n[0]))
+    return Job(infer, results)
 
 
 OURS = "fastlstm"
