@@ -19,12 +19,12 @@ import pytest
 
 import fastlstm
 from fastlstm import _core
-from fastlstm._core import blas, dense, kernels, time_loop
+from fastlstm._core import blas, dense, kernels, stream, time_loop
 from tests.processes import ROOT, run_python
 
 PACKAGE = Path(str(fastlstm.__file__)).parent
 SOURCE = ROOT / "src" / "fastlstm"
-COMPILED = [blas, dense, kernels, time_loop]
+COMPILED = [blas, dense, kernels, stream, time_loop]
 
 
 def _name(module: ModuleType) -> str:
@@ -66,9 +66,9 @@ def test_flags_and_facts_agree() -> None:
 def test_the_stub_of_a_compiled_module_names_what_it_has(module: ModuleType) -> None:
     tree = ast.parse(_beside(module, ".pyi").read_text(encoding="utf-8"))
     named = {
-        node.name if isinstance(node, ast.FunctionDef) else ast.unparse(node.target)
+        ast.unparse(node.target) if isinstance(node, ast.AnnAssign) else node.name
         for node in tree.body
-        if isinstance(node, (ast.FunctionDef, ast.AnnAssign))
+        if isinstance(node, (ast.AnnAssign, ast.ClassDef, ast.FunctionDef))
     }
     own = {
         name

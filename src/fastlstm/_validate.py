@@ -140,6 +140,16 @@ def check_array(name: str, value: object, dtype: np.dtype[Any], shape: Shape) ->
     return check_shape(name, array, shape)
 
 
+def check_output(name: str, value: object, dtype: np.dtype[Any], shape: Shape) -> Array:
+    """Return an array that can be written in place: of this dtype and shape, and C-contiguous."""
+    array = check_array(name, value, dtype, shape)
+    flags = array.flags
+    if not (flags.c_contiguous and flags.aligned and flags.writeable):
+        lacks = "read-only" if not flags.writeable else "another layout"
+        raise ValueError(f"{name}: expected a C-contiguous, aligned, writable array, got {lacks}")
+    return array
+
+
 def check_floats(name: str, value: object, shape: Shape) -> Array:
     """Return an array of float32 or float64 (in native byte order) of this shape."""
     array = _plain_array(name, value, "of float32 or float64")

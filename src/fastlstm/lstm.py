@@ -26,6 +26,7 @@ from fastlstm._validate import (
 )
 from fastlstm._weights import WeightCache
 from fastlstm.parameters import Layer, Parameters
+from fastlstm.stream import Stream
 from fastlstm.tape import Tape, check_tape
 
 State = tuple[Array, Array]
@@ -317,6 +318,26 @@ class LSTM(Layer):
             self._parameters, self._weights, sequences.packing, layers, d_rows, d_h, d_c
         )
         return sequences.unpack(d_rows), _unpack_states(sequences, d_h, d_c), grads
+
+    def stream(self, batch_size: int | None = None) -> Stream:
+        """Open a stream: feed single steps, and let it carry the state, from zeros on.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            Sequences (B) that run side by side, for steps (B, I). Without it, steps are (I,).
+
+        Returns
+        -------
+        stream : Stream
+            Its `step` takes x_t and returns h of the last layer.
+
+        Raises
+        ------
+        ValueError
+            If the layer is bidirectional: its second direction begins at the last step.
+        """
+        return Stream(self._stack, self._parameters, self._weights, batch_size)
 
     def _state_shape(self, padded_shape: Shape) -> tuple[int, ...]:
         return state_shape(

@@ -192,6 +192,11 @@ def _release(pool: Any) -> None:
 _blas_hold = _BlasHold()
 
 
+def hold_blas() -> AbstractContextManager[None]:
+    """SciPy's BLAS at one thread inside of `with`, which may be entered again and again."""
+    return _blas_hold
+
+
 def blas_libraries() -> str:
     """Names and versions of the BLAS libraries that SciPy calls, for show_config."""
     return _blas_hold.description() or "SciPy's (unknown to threadpoolctl)"
