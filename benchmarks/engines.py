@@ -42,15 +42,15 @@ def fastlstm_engine(task: Task) -> Job:
     shape = task.shape
     lstm = fastlstm.LSTM(shape.input_size, shape.hidden_size, shape.num_layers, rng=0)
     lstm.load_state_dict(weights)
-    state = None
+    if task.mode == STEP:
+        stream, x_t = lstm.stream(shape.batch), x[0]
+        return stream_job(
+            lambda: stream.step(x_t), lambda: (stream.state[0][0], stream.state[1][0])
+        )
 
     def train() -> tuple[Any, ...]:
         output, state, tape = lstm.forward(x)
         return output, state, lstm.backward(tape, d_output)
-
-    def step() -> None:
-        nonlocal state
-        _, state = lstm(x, state)
 
     def results() -> dict[str, Array]:
         if task.mode == INFER:
@@ -59,8 +59,6 @@ def fastlstm_engine(task: Task) -> Job:
         output, (h_n, c_n), (d_x, _, grads) = train()
         return {"output": output, "h_n": h_n, "c_n": c_n, "d_x": d_x, **grads}
 
-    if task.mode == STEP:
-        return stream_job(step, lambda: (state[0][0], state[1][0]))
     return Job((lambda: lstm(x)) if task.mode == INFER else train, results)
 
 

@@ -139,6 +139,7 @@ cdef class Stepper:
             own = <Weights*>calloc(len(layers), sizeof(Weights))
             if own is NULL:
                 raise MemoryError
+            self.counter = None  # not open, until all is in place
             free(self.weights)
             self.weights = own
             for layer, (ih, hh, bias) in enumerate(layers):
