@@ -138,54 +138,63 @@ cdef void _forward_steps(
     """The recurrence of a thread's part over the steps of a chunk."""
     cdef Py_ssize_t hidden = h_n.shape[1], first = part.first
     cdef Py_ssize_t ld_h = h.strides[0] // <Py_ssize_t>sizeof(real)
+    cdef Py_ssize_t ld_pre = pre.shape[1]
     cdef Py_ssize_t step = -1 if backwards else 1
     cdef Py_ssize_t t = chunk_last - 1 if backwards else chunk_first
-    cdef Py_ssize_t pre_row = _pre_row(offsets, chunk_first, keep, packed)
-    cdef Py_ssize_t _step, rows, entered, row, row_prev
-    cdef real* c_rows = NULL
+    cdef Py_ssize_t _step, row, row_prev = 0
+    # Sequences of the block that have the step before this one, this one, and the one after.
+    cdef Py_ssize_t entered, rows = _alive(offsets, t - step, first, part.last)
+    cdef Py_ssize_t staying = _alive(offsets, t, first, part.last)
+    # Plain pointers: a step of a small layer takes less than to pass a memoryview on.
+    cdef real* h_rows = &h[0, 0]
+    cdef real* h_first = &h_n[0, 0] + first * hidden
+    cdef real* c_first = &c_n[0, 0] + first * hidden
+    cdef real* pre_rows = &pre[0, 0] - _pre_row(offsets, chunk_first, keep, packed) * ld_pre
+    cdef real* all_c = &c[0, 0] if keep else NULL
+    cdef real* all_gates = &gates[0, 0] if keep and packed else NULL
+    cdef real* c_rows
     cdef real* kept = NULL
     for _step in range(chunk_last - chunk_first):
-        rows = _alive(offsets, t, first, part.last)
-        entered = min(rows, _alive(offsets, t - step, first, part.last))
+        entered, rows = min(rows, staying), staying
+        staying = _alive(offsets, t + step, first, part.last)
         row = offsets[t] + first
-        if rows > 0:
-            c_rows = &c[row, 0] if keep else &c_n[first, 0]
+        c_rows = all_c + row * hidden if keep else c_first
         if entered > 0:
             row_prev = offsets[t - step] + first
-            if keep and packed:
-                kept = &gates[row, 0]
+            if all_gates is not NULL:
+                kept = all_gates + row * 4 * hidden
             step_forward(
-                &h[row, 0], c_rows, kept, &pre[row - pre_row, 0], &h[row_prev, 0],
-                &c[row_prev, 0] if keep else c_rows, &weight_hh[0], entered, hidden,
-                part.unit, part.unit_end, ld_h, ld_h, packed)
+                h_rows + row * ld_h, c_rows, kept, pre_rows + row * ld_pre,
+                h_rows + row_prev * ld_h, all_c + row_prev * hidden if keep else c_rows,
+                &weight_hh[0], entered, hidden, part.unit, part.unit_end, ld_h, ld_h, packed)
         if entered < rows:
-            if keep and packed:
-                kept = &gates[row + entered, 0]
+            if all_gates is not NULL:
+                kept = all_gates + (row + entered) * 4 * hidden
             step_forward(
-                &h[row + entered, 0], c_rows + entered * hidden, kept,
-                &pre[row + entered - pre_row, 0],
-                <real*>NULL if zero_state else &h_n[first + entered, 0],
-                &c_n[first + entered, 0], &weight_hh[0], rows - entered, hidden,
-                part.unit, part.unit_end, ld_h, hidden, packed)
+                h_rows + (row + entered) * ld_h, c_rows + entered * hidden, kept,
+                pre_rows + (row + entered) * ld_pre,
+                NULL if zero_state else h_first + entered * hidden, c_first + entered * hidden,
+                &weight_hh[0], rows - entered, hidden, part.unit, part.unit_end, ld_h, hidden,
+                packed)
         if part.by_units:
             _meet(part)
-        _leave(h, c, h_n, c_n, row, _alive(offsets, t + step, first, part.last), rows, part, keep)
+        if staying < rows:
+            _leave(h_rows + row * ld_h, ld_h, c_rows if keep else NULL, h_first, c_first, hidden,
+                   staying, rows, part)
         t = t + step
 
 
 cdef void _leave(
-    real[:, :] h, real[:, ::1] c, real[:, ::1] h_n, real[:, ::1] c_n,
-    Py_ssize_t row, Py_ssize_t staying, Py_ssize_t rows, Part part, bint keep,
+    const real* h, Py_ssize_t ld_h, const real* c, real* h_n, real* c_n, Py_ssize_t hidden,
+    Py_ssize_t staying, Py_ssize_t rows, Part part,
 ) noexcept nogil:
     """Sequences that have no further step hand their state over: h_n[b], c_n[b] = h, c."""
-    cdef Py_ssize_t i
-    cdef size_t width = (part.unit_end - part.unit) * sizeof(real)
-    if width == 0:
-        return
-    for i in range(staying, rows):
-        memcpy(&h_n[part.first + i, part.unit], &h[row + i, part.unit], width)
-        if keep:
-            memcpy(&c_n[part.first + i, part.unit], &c[row + i, part.unit], width)
+    cdef Py_ssize_t b, unit = part.unit
+    cdef size_t width = (part.unit_end - unit) * sizeof(real)
+    for b in range(staying, rows):
+        memcpy(h_n + b * hidden + unit, h + b * ld_h + unit, width)
+        if c is not NULL:
+            memcpy(c_n + b * hidden + unit, c + b * hidden + unit, width)
 
 
 cdef void _forward_part(
@@ -268,57 +277,46 @@ cdef void _backward_part(
     """
     cdef uint64_t mode = fastlstm_flush_begin()
     cdef Py_ssize_t hidden = d_h.shape[1], first = part.first
+    cdef Py_ssize_t ld_d_output = d_output.strides[0] // <Py_ssize_t>sizeof(real)
     cdef Py_ssize_t steps = offsets.shape[0] - 1
     cdef Py_ssize_t step = -1 if backwards else 1
     cdef Py_ssize_t t = 0 if backwards else steps - 1
-    cdef Py_ssize_t _step, rows, entered
+    cdef Py_ssize_t _step, row, begin, end, row_next = 0, row_prev = 0
+    # Sequences of the block that have the step after this one, this one, and the one before.
+    cdef Py_ssize_t later, entered, rows = 0, earlier = _alive(offsets, t, first, part.last)
+    cdef const real* c_prev
     for _step in range(steps):
-        rows = _alive(offsets, t, first, part.last)
-        entered = min(rows, _alive(offsets, t - step, first, part.last))
-        _backward_step(gates, d_h, d_c, d_output, c, c_0, weight_hh, offsets, t, step,
-                       rows, entered, part, packed)
+        later, rows = min(rows, earlier), earlier
+        earlier = _alive(offsets, t - step, first, part.last)
+        entered = min(rows, earlier)
+        row = offsets[t] + first
+        if entered > 0:
+            row_prev = offsets[t - step] + first
+        # In segments of sequences that agree in whether they have a step after and before.
+        begin = 0
+        while begin < rows:
+            end = rows
+            if begin < later:
+                end = min(end, later)
+            if begin < entered:
+                end = min(end, entered)
+                c_prev = &c[row_prev + begin, 0]
+            else:
+                c_prev = &c_0[first + begin, 0]
+            step_backward(
+                &gates[row + begin, 0], &d_c[first + begin, 0], &d_h[first + begin, 0],
+                &d_output[row + begin, 0], &c[row + begin, 0], c_prev,
+                &gates[row_next + begin, 0] if begin < later else NULL,
+                &weight_hh[0], end - begin, hidden, part.unit, part.unit_end, ld_d_output, packed)
+            begin = end
         if part.by_units:
             _meet(part)
         if entered < rows:
-            carry_back(&d_h[first + entered, 0], &gates[offsets[t] + first + entered, 0],
-                       &weight_hh[0], rows - entered, hidden, part.unit, part.unit_end, packed)
+            carry_back(&d_h[first + entered, 0], &gates[row + entered, 0], &weight_hh[0],
+                       rows - entered, hidden, part.unit, part.unit_end, packed)
+        row_next = row
         t = t - step
     fastlstm_flush_end(mode)
-
-
-cdef void _backward_step(
-    real[:, ::1] gates, real[:, ::1] d_h, real[:, ::1] d_c, const real[:, :] d_output,
-    const real[:, ::1] c, const real[:, ::1] c_0, const real[::1] weight_hh,
-    const Py_ssize_t[::1] offsets, Py_ssize_t t, Py_ssize_t step,
-    Py_ssize_t rows, Py_ssize_t entered, Part part, bint packed,
-) noexcept nogil:
-    """Step t, in segments of sequences that agree in whether there is a step before and after."""
-    cdef Py_ssize_t hidden = d_h.shape[1], first = part.first
-    cdef Py_ssize_t ld_d_output = d_output.strides[0] // <Py_ssize_t>sizeof(real)
-    cdef Py_ssize_t later = min(rows, _alive(offsets, t + step, first, part.last))
-    cdef Py_ssize_t row = offsets[t] + first
-    cdef Py_ssize_t begin = 0, end, c_row
-    cdef const real* d_next
-    cdef const real* c_prev
-    while begin < rows:
-        end = rows
-        if begin < later:
-            end = min(end, later)
-        if begin < entered:
-            end = min(end, entered)
-        d_next = NULL
-        if begin < later:
-            d_next = &gates[offsets[t + step] + first + begin, 0]
-        if begin < entered:
-            c_row = offsets[t - step] + first + begin
-            c_prev = &c[c_row, 0]
-        else:
-            c_prev = &c_0[first + begin, 0]
-        step_backward(&gates[row + begin, 0], &d_c[first + begin, 0], &d_h[first + begin, 0],
-                      &d_output[row + begin, 0], &c[row + begin, 0], c_prev, d_next,
-                      &weight_hh[0], end - begin, hidden, part.unit, part.unit_end, ld_d_output,
-                      packed)
-        begin = end
 
 
 def backward(
