@@ -58,6 +58,8 @@
  *   panels  of gates, from the recurrent weights (4*hidden, hidden)
  *   gates   (rows, 4*hidden)  out: activated gates in the order i, f, g, o; may be NULL
  *   h, c, c_prev              as in cell_forward; h does not overlap h_prev
+ *   descending                go through the units from the last one, to the same bits: a caller
+ *                             that alternates finds more of the panels in the cache
  *
  * cell_step_back: the gradient of one time step, with the product that carries dL/dh back from the
  * step after it, for `rows` sequences and the hidden units [first, last); these bounds are
@@ -65,7 +67,7 @@
  *   d_next  (rows, 4*hidden)  dL/d(pre-activations) of the step after; NULL if there is none
  *   panels  of the recurrent weights (4*hidden, hidden)
  *   d_h     (rows, hidden)    in: dL/dh_t from elsewhere, if d_next is NULL; scratch after
- *   gates, d_c, d_output, c, c_prev   as in cell_backward
+ *   gates, d_c, d_output, c, c_prev   as in cell_backward; descending as in cell_step
  *
  * softmax: out = factor * softmax(x) of n >= 1 elements; out may be x.
  *   most  the largest element, if there is no NaN
@@ -94,11 +96,12 @@
         void (*cell_step)(real *h, real *c, real *gates, real *pre, const real *c_prev,            \
                           const real *h_prev, const real *panels, ptrdiff_t rows,                  \
                           ptrdiff_t hidden, ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_h,       \
-                          ptrdiff_t ld_h_prev);                                                    \
+                          ptrdiff_t ld_h_prev, int descending);                                    \
         void (*cell_step_back)(real *gates, real *d_c, real *d_h, const real *d_output,            \
                                const real *c, const real *c_prev, const real *d_next,              \
                                const real *panels, ptrdiff_t rows, ptrdiff_t hidden,               \
-                               ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_d_output);            \
+                               ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_d_output,             \
+                               int descending);                                                    \
         double (*softmax)(real *out, real *most, const real *x, ptrdiff_t n, double factor);       \
     } table
 

@@ -335,11 +335,16 @@ FASTLSTM_INLINE ptrdiff_t KERNEL(next_tile)(ptrdiff_t rows)
     return (rows + tiles - 1) / tiles;
 }
 
-/* Columns to take at a time, where `columns` are left: a pair of panels for a single row. */
-FASTLSTM_INLINE ptrdiff_t KERNEL(next_columns)(ptrdiff_t rows, ptrdiff_t columns)
+/* Columns to take next, where `left` are left: a panel, or a pair of panels for a single row. From
+ * the end if `descending`: a step that begins with the panels that the step before ended with
+ * still finds them in the cache. */
+FASTLSTM_INLINE ptrdiff_t KERNEL(next_columns)(ptrdiff_t rows, ptrdiff_t left, int descending)
 {
-    ptrdiff_t most = rows == 1 && columns >= 2 * PANEL ? 2 * PANEL : PANEL;
-    return columns < most ? columns : most;
+    if (descending && left % PANEL != 0)
+        return left % PANEL;
+    if (rows == 1 && left >= 2 * PANEL)
+        return 2 * PANEL;
+    return left < PANEL ? left : PANEL;
 }
 
 /* --------------------------------------------------------------------------- products -------- */
@@ -376,7 +381,7 @@ static void KERNEL(multiply_packed)(real *out, ptrdiff_t ld_out, const real *ini
         ptrdiff_t count = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
         ptrdiff_t step = count > TILE_ROWS ? BLOCK_INNER : inner;
         for (ptrdiff_t column = 0, some; column < columns; column += some) {
-            some = KERNEL(next_columns)(count, columns - column);
+            some = KERNEL(next_columns)(count, columns - column, 0);
             tile_arguments it = {.out = out + row * ld_out + column,
                                  .ld_out = ld_out,
                                  .initial = initial != NULL ? initial + column : NULL,
@@ -401,7 +406,7 @@ static void KERNEL(multiply_packed)(real *out, ptrdiff_t ld_out, const real *ini
 static void KERNEL(cell_step)(real *h, real *c, real *gates, real *pre, const real *c_prev,
                               const real *h_prev, const WEIGHT *panels, ptrdiff_t rows,
                               ptrdiff_t hidden, ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_h,
-                              ptrdiff_t ld_h_prev)
+                              ptrdiff_t ld_h_prev, int descending)
 {
     assert(rows >= 0 && hidden >= 0 && 0 <= first && last <= hidden);
     assert(first % V_WIDTH == 0 && (last % V_WIDTH == 0 || last == hidden));
@@ -412,8 +417,9 @@ static void KERNEL(cell_step)(real *h, real *c, real *gates, real *pre, const re
     ptrdiff_t end = (last + V_WIDTH - 1) / V_WIDTH * PANEL;
     ptrdiff_t inner = h_prev != NULL ? hidden : 0;
     ptrdiff_t step = rows > TILE_ROWS ? BLOCK_INNER : inner;
-    for (ptrdiff_t column = first * GATES, some; column < end; column += some) {
-        some = KERNEL(next_columns)(rows, end - column);
+    for (ptrdiff_t left = end - first * GATES, some; left > 0; left -= some) {
+        some = KERNEL(next_columns)(rows, left, descending);
+        ptrdiff_t column = descending ? first * GATES + left - some : end - left;
         const WEIGHT *panel = panels + column * hidden;
         ptrdiff_t k = 0;
         /* All blocks of k but the last one only accumulate. */
@@ -455,7 +461,8 @@ static void KERNEL(cell_step)(real *h, real *c, real *gates, real *pre, const re
 static void KERNEL(cell_step_back)(real *gates, real *d_c, real *d_h, const real *d_output,
                                    const real *c, const real *c_prev, const real *d_next,
                                    const WEIGHT *panels, ptrdiff_t rows, ptrdiff_t hidden,
-                                   ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_d_output)
+                                   ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_d_output,
+                                   int descending)
 {
     assert(rows >= 0 && hidden >= 0 && 0 <= first && last <= hidden);
     assert(first % PANEL == 0 && (last % PANEL == 0 || last == hidden));
@@ -465,8 +472,9 @@ static void KERNEL(cell_step_back)(real *gates, real *d_c, real *d_h, const real
     assert(d_next == NULL || rows * hidden == 0 || panels != NULL);
     ptrdiff_t inner = d_next != NULL ? GATES * hidden : 0;
     ptrdiff_t step = rows > TILE_ROWS ? BLOCK_INNER : inner;
-    for (ptrdiff_t unit = first, some; unit < last; unit += some) {
-        some = KERNEL(next_columns)(rows, last - unit);
+    for (ptrdiff_t left = last - first, some; left > 0; left -= some) {
+        some = KERNEL(next_columns)(rows, left, descending);
+        ptrdiff_t unit = descending ? first + left - some : last - left;
         const WEIGHT *panel = panels + unit * GATES * hidden;
         int width = KERNEL(panel_width)(some);
         const real *initial = d_next != NULL ? NULL : d_h + unit;

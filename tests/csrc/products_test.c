@@ -512,7 +512,7 @@ static void run_step(stepped *out, const step *it, ptrdiff_t first, ptrdiff_t ro
     pack_pre(pre.data, it->pre + first * 4 * H, rows, H, vector);
     how->isa->TABLE.cell_step(h.data, c.data, gates.data, pre.data, c_prev.data,
                               variant & NO_STATE ? NULL : h_prev.data, panels.data, rows, H, 0, H,
-                              h.ld, h_prev.ld);
+                              h.ld, h_prev.ld, variant & 1);
     matrix_free(h, out->h, "h", how);
     matrix_free(c, out->c, "c", how);
     if (gates.data != NULL)

@@ -55,7 +55,7 @@ static void run_multiply_packed(const fastlstm_isa *isa)
 static void run_cell_step(const fastlstm_isa *isa)
 {
     isa->TABLE.cell_step(states[1], states[2], activated, pre, states[2], states[0], panels,
-                         rows_of_product, HIDDEN, 0, HIDDEN, HIDDEN, HIDDEN);
+                         rows_of_product, HIDDEN, 0, HIDDEN, HIDDEN, HIDDEN, 0);
 }
 
 static double now(void)

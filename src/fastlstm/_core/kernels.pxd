@@ -30,12 +30,13 @@ cdef extern from "dispatch.h" nogil:
         void (*cell_step)(float* h, float* c, float* gates, float* pre,
                           const float* c_prev, const float* h_prev, const float* panels,
                           Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t first, Py_ssize_t last,
-                          Py_ssize_t ld_h, Py_ssize_t ld_h_prev) noexcept nogil
+                          Py_ssize_t ld_h, Py_ssize_t ld_h_prev,
+                          int descending) noexcept nogil
         void (*cell_step_back)(float* gates, float* d_c, float* d_h, const float* d_output,
                                const float* c, const float* c_prev, const float* d_next,
                                const float* panels, Py_ssize_t rows, Py_ssize_t hidden,
-                               Py_ssize_t first, Py_ssize_t last,
-                               Py_ssize_t ld_d_output) noexcept nogil
+                               Py_ssize_t first, Py_ssize_t last, Py_ssize_t ld_d_output,
+                               int descending) noexcept nogil
         double (*softmax)(float* out, float* most, const float* x, Py_ssize_t n,
                           double factor) noexcept nogil
 
@@ -65,12 +66,13 @@ cdef extern from "dispatch.h" nogil:
         void (*cell_step)(double* h, double* c, double* gates, double* pre,
                           const double* c_prev, const double* h_prev, const double* panels,
                           Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t first, Py_ssize_t last,
-                          Py_ssize_t ld_h, Py_ssize_t ld_h_prev) noexcept nogil
+                          Py_ssize_t ld_h, Py_ssize_t ld_h_prev,
+                          int descending) noexcept nogil
         void (*cell_step_back)(double* gates, double* d_c, double* d_h, const double* d_output,
                                const double* c, const double* c_prev, const double* d_next,
                                const double* panels, Py_ssize_t rows, Py_ssize_t hidden,
-                               Py_ssize_t first, Py_ssize_t last,
-                               Py_ssize_t ld_d_output) noexcept nogil
+                               Py_ssize_t first, Py_ssize_t last, Py_ssize_t ld_d_output,
+                               int descending) noexcept nogil
         double (*softmax)(double* out, double* most, const double* x, Py_ssize_t n,
                           double factor) noexcept nogil
 
@@ -109,27 +111,27 @@ cdef inline void cell_backward(
 cdef inline void cell_step(
     real* h, real* c, real* gates, real* pre, const real* c_prev, const real* h_prev,
     const real* panels, Py_ssize_t rows, Py_ssize_t hidden, Py_ssize_t first, Py_ssize_t last,
-    Py_ssize_t ld_h, Py_ssize_t ld_h_prev,
+    Py_ssize_t ld_h, Py_ssize_t ld_h_prev, bint descending,
 ) noexcept nogil:
     if real is float:
         isa.f32.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, first, last,
-                          ld_h, ld_h_prev)
+                          ld_h, ld_h_prev, descending)
     else:
         isa.f64.cell_step(h, c, gates, pre, c_prev, h_prev, panels, rows, hidden, first, last,
-                          ld_h, ld_h_prev)
+                          ld_h, ld_h_prev, descending)
 
 
 cdef inline void cell_step_back(
     real* gates, real* d_c, real* d_h, const real* d_output, const real* c, const real* c_prev,
     const real* d_next, const real* panels, Py_ssize_t rows, Py_ssize_t hidden,
-    Py_ssize_t first, Py_ssize_t last, Py_ssize_t ld_d_output,
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t ld_d_output, bint descending,
 ) noexcept nogil:
     if real is float:
         isa.f32.cell_step_back(gates, d_c, d_h, d_output, c, c_prev, d_next, panels, rows, hidden,
-                               first, last, ld_d_output)
+                               first, last, ld_d_output, descending)
     else:
         isa.f64.cell_step_back(gates, d_c, d_h, d_output, c, c_prev, d_next, panels, rows, hidden,
-                               first, last, ld_d_output)
+                               first, last, ld_d_output, descending)
 
 
 cdef inline void multiply_packed(

@@ -1,6 +1,7 @@
 # One step of a layer in one direction, on either matrix path: what the time loop repeats and a
 # stream does once. Raw pointers to the first row; sizes as in csrc/kernels.h. On the packed path a
-# call may be for some hidden units only, [unit, unit_end); on BLAS it is for all of them.
+# call may be for some hidden units only, [unit, unit_end); on BLAS it is for all of them. A caller
+# that alternates `descending` from step to step finds more of the weights in the cache.
 
 from libc.string cimport memcpy
 
@@ -41,12 +42,13 @@ cdef inline void project(
 cdef inline void step_forward(
     real* h, real* c, real* gates, real* pre, const real* h_prev, const real* c_prev,
     const real* weight_hh, Py_ssize_t rows, Py_ssize_t hidden,
-    Py_ssize_t unit, Py_ssize_t unit_end, Py_ssize_t ld_h, Py_ssize_t ld_h_prev, bint packed,
+    Py_ssize_t unit, Py_ssize_t unit_end, Py_ssize_t ld_h, Py_ssize_t ld_h_prev,
+    bint descending, bint packed,
 ) noexcept nogil:
     """pre + h_{t-1}·W_hhᵀ, then the cell. NULL as h_prev is zero."""
     if packed:
         cell_step(h, c, gates, pre, c_prev, h_prev, weight_hh, rows, hidden, unit, unit_end,
-                  ld_h, ld_h_prev)
+                  ld_h, ld_h_prev, descending)
         return
     if h_prev is not NULL:
         gemm(pre, h_prev, weight_hh, False, True,
@@ -57,12 +59,13 @@ cdef inline void step_forward(
 cdef inline void step_backward(
     real* gates, real* d_c, real* d_h, const real* d_output, const real* c, const real* c_prev,
     const real* d_next, const real* weight_hh, Py_ssize_t rows, Py_ssize_t hidden,
-    Py_ssize_t unit, Py_ssize_t unit_end, Py_ssize_t ld_d_output, bint packed,
+    Py_ssize_t unit, Py_ssize_t unit_end, Py_ssize_t ld_d_output,
+    bint descending, bint packed,
 ) noexcept nogil:
     """dh = d_gates_{t+1}·W_hh, then the cell's backward. NULL as d_next: dh waits in d_h."""
     if packed:
         cell_step_back(gates, d_c, d_h, d_output, c, c_prev, d_next, weight_hh, rows, hidden,
-                       unit, unit_end, ld_d_output)
+                       unit, unit_end, ld_d_output, descending)
         return
     if d_next is not NULL:
         carry_back(d_h, d_next, weight_hh, rows, hidden, unit, unit_end, packed)

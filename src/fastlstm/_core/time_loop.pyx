@@ -166,7 +166,7 @@ cdef void _forward_steps(
             step_forward(
                 h_rows + row * ld_h, c_rows, kept, pre_rows + row * ld_pre,
                 h_rows + row_prev * ld_h, all_c + row_prev * hidden if keep else c_rows,
-                &weight_hh[0], entered, hidden, part.unit, part.unit_end, ld_h, ld_h, packed)
+                &weight_hh[0], entered, hidden, part.unit, part.unit_end, ld_h, ld_h, t & 1, packed)
         if entered < rows:
             if all_gates is not NULL:
                 kept = all_gates + (row + entered) * 4 * hidden
@@ -175,7 +175,7 @@ cdef void _forward_steps(
                 pre_rows + (row + entered) * ld_pre,
                 NULL if zero_state else h_first + entered * hidden, c_first + entered * hidden,
                 &weight_hh[0], rows - entered, hidden, part.unit, part.unit_end, ld_h, hidden,
-                packed)
+                t & 1, packed)
         if part.by_units:
             _meet(part)
         if staying < rows:
@@ -307,7 +307,8 @@ cdef void _backward_part(
                 &gates[row + begin, 0], &d_c[first + begin, 0], &d_h[first + begin, 0],
                 &d_output[row + begin, 0], &c[row + begin, 0], c_prev,
                 &gates[row_next + begin, 0] if begin < later else NULL,
-                &weight_hh[0], end - begin, hidden, part.unit, part.unit_end, ld_d_output, packed)
+                &weight_hh[0], end - begin, hidden, part.unit, part.unit_end, ld_d_output,
+                t & 1, packed)
             begin = end
         if part.by_units:
             _meet(part)
