@@ -94,7 +94,7 @@ cdef void _all_layers(Stepper self, const real* x, real* out) noexcept nogil:
         project(<real*>self.pre, x, <real*>own.ih, <real*>own.bias, rows, inner, self.width,
                 hidden, 0, hidden, self.packed)
         step_forward(h, c, <real*>NULL, <real*>self.pre, <real*>NULL if self.zero else h_prev, c,
-                     <real*>own.hh, rows, hidden, 0, hidden, hidden, hidden, self.packed)
+                     <real*>own.hh, rows, hidden, 0, hidden, hidden, hidden, self.turn, self.packed)
         x, inner = h, hidden
         h, h_prev, c, own = h + size, h_prev + size, c + size, own + 1
     # Only now, so that out may be the very array that x came in.
