@@ -44,9 +44,8 @@ def fastlstm_engine(task: Task) -> Job:
     lstm.load_state_dict(weights)
     if task.mode == STEP:
         stream, x_t = lstm.stream(shape.batch), x[0]
-        return stream_job(
-            lambda: stream.step(x_t), lambda: (stream.state[0][0], stream.state[1][0])
-        )
+        h = np.empty((shape.batch, shape.hidden_size), np.float32)
+        return stream_job(lambda: stream.step(x_t, out=h), lambda: (h, stream.state[1][0]))
 
     def train() -> tuple[Any, ...]:
         output, state, tape = lstm.forward(x)
@@ -336,7 +335,7 @@ def numpy_engine(task: Task) -> Job:
     weights, x, _ = task.arrays()
     T, B, H = task.shape.steps, task.shape.batch, task.shape.hidden_size
     layers = range(task.shape.num_layers)
-    halves = np.repeat(np.float32([0.5, 0.5, 1, 0.5]), H)
+    halves = np.repeat(np.array([0.5, 0.5, 1, 0.5], np.float32), H)
     W, U, bias = [], [], []
     for name in (f"_l{layer}" for layer in layers):
         W.append(np.ascontiguousarray((weights["weight_ih" + name] * halves[:, np.newaxis]).T))

@@ -78,7 +78,16 @@ def _build() -> ctypes.CDLL:
         raise BuildError("no C compiler (cc, or CC)")
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "limits.so"
-        command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", SOURCE, "-o", target]
+        command = [
+            compiler,
+            "-O3",
+            "-march=native",
+            "-shared",
+            "-fPIC",
+            str(SOURCE),
+            "-o",
+            str(target),
+        ]
         built = subprocess.run(command, capture_output=True, text=True, check=False)
         if built.returncode:
             raise BuildError(f"{compiler} does not build limits.c: {built.stderr.strip()}")
