@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fastlstm import _core, threads
 from fastlstm.layers import Dropout, Embedding, Linear
+from fastlstm.optim import SGD
 from fastlstm.tape import Tape
 from fastlstm.threads import set_num_threads
 from tests.finite_differences import gradient
@@ -27,6 +33,11 @@ from tests.test_arrays import Argument
 DTYPES = [np.float32, np.float64]
 LEADING = [(), (1,), (4,), (2, 3), (2, 1, 3), (0,), (2, 0)]
 GRADIENT_BOUND = 1e-6
+
+needs_kernels = pytest.mark.skipif(
+    not _core.VECTOR[4],
+    reason=f"instruction set {_core.ISA} has no packed kernels, and BLAS promises no bits",
+)
 
 
 # --- what all three do ---------------------------------------------------------------------------
@@ -412,8 +423,8 @@ def test_linear_is_the_same_map_on_several_threads() -> None:
     rng = np.random.default_rng(3)
     linear, x = Linear(90, 70, dtype=np.float64, rng=rng), normal(rng, (501, 90))
     d_output = normal(rng, (501, 70))
-    for threads in (1, 2, 3):
-        set_num_threads(threads)
+    for num_threads in (1, 2, 3):
+        set_num_threads(num_threads)
         output, tape = linear.forward(x)
         d_x, grads = linear.backward(tape, d_output)
         bias = linear.bias
@@ -462,17 +473,108 @@ def test_linear_without_bias_has_none() -> None:
             Linear(4, 3, bias=bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.oracle
+@needs_kernels
 @pytest.mark.parametrize("bias", [True, False])
 @every_dtype
-def test_linear_equals_torchs(dtype: Any, bias: bool) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 14),
+    in_features=st.sampled_from([1, 7, 99, 200]),
+    out_features=st.sampled_from([1, 16, 33, 64, 65, 150, 300]),
+)
+def test_a_row_of_linear_has_the_same_bits_in_any_batch_on_any_number_of_threads(
+    dtype: Any, bias: bool, seed: int, rows: int, in_features: int, out_features: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    linear = Linear(in_features, out_features, bias=bias, dtype=dtype, rng=rng)
+    x = normal(rng, (rows, in_features), dtype)
+    d_output = normal(rng, (rows, out_features), dtype)
+    results = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threads, "LEAST_WORK", 0)
+        for num_threads in (1, 2, 3, 4):
+            patched.setattr(threads, "_num_threads", num_threads)
+            output, tape = linear.forward(x)
+            d_x, grads = linear.backward(tape, d_output)
+            results.append({"output": output, "d_x": d_x, **grads})
+            for row in range(rows):
+                assert_same_bits(linear(x[row]), output[row], f"row {row} alone")
+            order = rng.permutation(rows)
+            assert_same_bits(linear(x[order]), output[order], "another order")
+    for other in results[1:]:
+        for name, array in other.items():
+            assert_same_bits(array, results[0][name], name)
+
+
+@needs_kernels
+@every_dtype
+def test_so_it_has_among_more_rows_than_a_thread_takes_at_a_time(dtype: Any) -> None:
+    """... where rows are shared out, and not panels."""
+    rng = np.random.default_rng(3)
+    linear, x = Linear(130, 150, dtype=dtype, rng=rng), normal(rng, (601, 130), dtype)
+    set_num_threads(1)
+    expected = linear(x)
+    for num_threads in (2, 3):
+        set_num_threads(num_threads)
+        assert_same_bits(linear(x), expected, f"{num_threads} threads")
+    for row in (0, 119, 120, 300, 600):
+        assert_same_bits(linear(x[row]), expected[row], f"row {row} alone")
+
+
+def double(linear: Linear) -> None:
+    linear.load_state_dict({name: 2 * array for name, array in linear.state_dict().items()})
+
+
+def edit(linear: Linear) -> None:
+    with linear.editing() as parameters:
+        for array in parameters.values():
+            array *= 2
+
+
+def step(linear: Linear) -> None:
+    SGD(linear.parameters(), lr=1.0).step({k: -a for k, a in linear.state_dict().items()})
+
+
+@pytest.mark.parametrize("change", [double, edit, step])
+@every_dtype
+def test_linear_sees_every_change_of_its_weights(
+    change: Callable[[Linear], None], dtype: Any
+) -> None:
+    linear, x = Linear(5, 40, dtype=dtype, rng=0), normal(np.random.default_rng(0), (9, 5), dtype)
+    before = linear(x)
+    change(linear)
+    assert_same_bits(linear(x), 2 * before)  # twice the terms of each sum: exact
+    assert_same_bits(linear.forward(x)[0], 2 * before)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+@pytest.mark.parametrize("changed", [0, 1])
+def test_a_copy_of_linear_has_weights_of_its_own(
+    duplicate: Callable[[Linear], Linear], changed: int
+) -> None:
+    """... whichever of the two changes, and panels are no part of what is copied."""
+    linear, x = Linear(6, 40, rng=0), normal(np.random.default_rng(0), (9, 6), np.float32)
+    size = len(pickle.dumps(linear))
+    before = linear(x)
+    assert len(pickle.dumps(linear)) == size
+    pair = linear, duplicate(linear)
+    double(pair[changed])
+    assert_same_bits(pair[changed](x), 2 * before)
+    assert_same_bits(pair[1 - changed](x), before)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sizes", [(17, 9), (200, 330)])
+@every_dtype
+def test_linear_equals_torchs(dtype: Any, sizes: tuple[int, int], bias: bool) -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(6)
-    linear = Linear(17, 9, bias=bias, dtype=dtype, rng=rng)
-    theirs = torch.nn.Linear(17, 9, bias=bias, dtype=getattr(torch, np.dtype(dtype).name))
+    linear = Linear(*sizes, bias=bias, dtype=dtype, rng=rng)
+    theirs = torch.nn.Linear(*sizes, bias=bias, dtype=getattr(torch, np.dtype(dtype).name))
     assert [*theirs.state_dict()] == [*linear.state_dict()]
     theirs.load_state_dict({k: torch.tensor(v) for k, v in linear.parameters().items()})
-    x = normal(rng, (3, 5, 17), dtype)
+    x = normal(rng, (3, 5, sizes[0]), dtype)
     output, tape = linear.forward(x)
     d_output = normal(rng, output.shape, dtype)
     d_x, grads = linear.backward(tape, d_output)

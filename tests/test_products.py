@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastlstm import threads
-from fastlstm._products import matmul, scatter_add_rows, sum_rows
+from fastlstm import _weights, threads
+from fastlstm._products import linear, matmul, scatter_add_rows, sum_rows
 from fastlstm.threads import set_num_threads
 from tests.support import assert_close, assert_same_bits, normal
 
@@ -41,6 +41,30 @@ def test_a_product_is_written_or_added(
         out = np.ones((m, n), dtype)
         matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b, out=out, accumulate=True)
         assert_close(out, expected + 1, BOUND[dtype])
+
+
+@every_dtype
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 70, 7), (2, 300, 130), (500, 70, 130)])
+def test_a_linear_map_begins_at_its_bias(
+    dtype: Any, with_bias: bool, sizes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From panels, whose threads share them or the rows, or by BLAS."""
+    monkeypatch.setattr(threads, "LEAST_WORK", 0)
+    rng = np.random.default_rng(0)
+    rows, outputs, inputs = sizes
+    x, weight = normal(rng, (rows, inputs), dtype), normal(rng, (outputs, inputs), dtype)
+    bias = normal(rng, (outputs,), dtype) if with_bias else None
+    expected = np.einsum("mk,nk->mn", x.astype(np.float64), weight.astype(np.float64))
+    expected += 0 if bias is None else bias
+    choices = [None]
+    if _weights.is_packed(weight.dtype):
+        choices.append(_weights._pack(weight, transposed=True))
+    for panels in choices:
+        for num_threads in (1, 2, 3, 7):
+            set_num_threads(num_threads)
+            assert_close(linear(x, weight, bias, panels), expected, BOUND[dtype])
+        assert linear(x[:0], weight, bias, panels).shape == (0, outputs)
 
 
 @every_dtype

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fastlstm import LSTM, _core, _weights
-from fastlstm._weights import ForwardWeights, WeightCache
+from fastlstm._weights import ForwardWeights, PanelCache, WeightCache
+from fastlstm.layers import Linear
 from fastlstm.optim import SGD
 from tests.support import Array, assert_same_bits, normal
 
@@ -71,9 +72,11 @@ def test_panels_have_four_vectors_of_columns(dtype: Any, inner: int) -> None:
         b = normal(np.random.default_rng(columns), (inner, columns), dtype)
         expected = plain_panels(b)
         panels = np.full_like(expected, np.nan)
-        _core.pack(panels, b)
+        _core.pack(panels, b, False)
         assert_same_bits(panels, expected, f"{columns} columns")
         assert_same_bits(_weights._pack(b), expected, f"{columns} columns")
+        turned = np.ascontiguousarray(b.T)
+        assert_same_bits(_weights._pack(turned, transposed=True), expected, f"{columns} rows")
 
 
 @needs_kernels
@@ -112,6 +115,23 @@ def test_what_is_derived_is_the_directions_own(dtype: Any, bias: bool) -> None:
         assert_same_bits(own.bias, gate_panels(both[:, np.newaxis]) if packed else both, "bias")
         expected = plain_panels(hh) if packed else hh.ravel()
         assert_same_bits(cache.backward_hh(suffix), expected, "backward")
+
+
+@every_dtype
+def test_a_dense_layer_has_panels_of_its_transpose_while_its_weights_stay(dtype: Any) -> None:
+    linear = Linear(7, 70, dtype=dtype, rng=0)
+    cache = PanelCache(linear.parameters())
+    panels = cache.transposed("weight")
+    if not _core.VECTOR[np.dtype(dtype).itemsize]:
+        assert panels is None
+        return
+    assert panels is not None
+    assert_same_bits(panels, plain_panels(linear.weight.T))
+    assert cache.transposed("weight") is panels
+    linear.load_state_dict({name: 2 * array for name, array in linear.state_dict().items()})
+    renewed = cache.transposed("weight")
+    assert renewed is not None
+    assert_same_bits(renewed, 2 * panels)
 
 
 # --- the cache -----------------------------------------------------------------------------------

@@ -32,12 +32,28 @@ def matmul(
     if inner == 0 and not accumulate:
         out[...] = 0
     elif rows and columns and inner:
-        # The packed kernels pack B as they go, which needs rows of B to read at a time; a layer
-        # that takes Wᵀ from the right keeps W, and BLAS turns it.
+        # The packed kernels pack B as they go, which needs rows of B to read at a time: of Wᵀ,
+        # layers keep panels (see `linear`), and without them BLAS turns W.
         packed = is_packed(a.dtype) and not transpose_b
         with team(2.0 * rows * columns * inner, blas=not packed) as threads:
             _core.matmul(out, a, b, transpose_a, transpose_b, accumulate, threads, packed)
     return out
+
+
+def linear(x: Array, weight: Array, bias: Array | None, panels: Array | None) -> Array:
+    """x·Wᵀ + b of C-contiguous x (n, I) and W (O, I), each sum beginning at its bias.
+
+    `panels` are those of Wᵀ; where there are none, BLAS serves.
+    """
+    output = np.empty((len(x), len(weight)), x.dtype)
+    if panels is None:
+        if bias is not None:
+            output[...] = bias
+        return matmul(x, weight, transpose_b=True, out=output, accumulate=bias is not None)
+    if len(x):
+        with team(2.0 * len(x) * weight.size, blas=False) as threads:
+            _core.matmul_panels(output, bias, x, panels, threads)
+    return output
 
 
 def sum_rows(a: Array, *, out: Array | None = None, accumulate: bool = False) -> Array:

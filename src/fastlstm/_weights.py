@@ -1,4 +1,4 @@
-"""Weights as the time loop wants them: derived from the parameters, and again when they change.
+"""Weights as the products want them: derived from the parameters, and again when they change.
 
 Here is decided which matrix path serves: the packed kernels of csrc/ where the processor has a set
 for them, else SciPy's BLAS. It depends on the instruction set and the dtype alone, never on the
@@ -21,7 +21,7 @@ from fastlstm.parameters import Parameters
 
 GATES = 4
 
-Derived = TypeVar("Derived")
+Kind = TypeVar("Kind")
 
 
 def is_packed(dtype: np.dtype[np.generic]) -> bool:
@@ -54,23 +54,60 @@ class ForwardWeights:
     bias: Array  # both biases added up
 
 
-class WeightCache:
-    """The derived weights of a layer's directions, each kept until the parameters' version moves.
+class Derived:
+    """What is made of a layer's parameters, each thing kept until the parameters' version moves.
 
-    Panels are never changed, only replaced, so threads may share them. On the BLAS path matrices
-    are views of the parameters themselves.
+    Panels are never changed, only replaced, so threads may share them. They are no part of what is
+    copied or pickled.
     """
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
-        self._forward: dict[str, tuple[int, ForwardWeights]] = {}
-        self._backward: dict[str, tuple[int, Array]] = {}
 
     def __getstate__(self) -> Parameters:
         return self._parameters
 
     def __setstate__(self, parameters: Parameters) -> None:
         self.__init__(parameters)  # type: ignore[misc]
+
+    def _fresh(
+        self, kept: dict[str, tuple[int, Kind]], key: str, derive: Callable[[str], Kind]
+    ) -> Kind:
+        # Read first: weights that change meanwhile make what is derived stale, not fresh.
+        version = self._parameters.version
+        found = kept.get(key)
+        if found is None or found[0] != version:
+            found = kept[key] = version, derive(key)
+        return found[1]
+
+
+class PanelCache(Derived):
+    """A dense layer's matrices W in panels of Wᵀ, for x·Wᵀ on the packed path."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        super().__init__(parameters)
+        self._transposed: dict[str, tuple[int, Array]] = {}
+
+    def transposed(self, name: str) -> Array | None:
+        """Panels of the transpose of the parameter with this name; None where BLAS serves."""
+        if not is_packed(self._parameters[name].dtype):
+            return None
+        return self._fresh(self._transposed, name, self._derive_transposed)
+
+    def _derive_transposed(self, name: str) -> Array:
+        return _pack(self._parameters[name], transposed=True)
+
+
+class WeightCache(Derived):
+    """The derived weights of an LSTM's directions.
+
+    On the BLAS path matrices are views of the parameters themselves.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        super().__init__(parameters)
+        self._forward: dict[str, tuple[int, ForwardWeights]] = {}
+        self._backward: dict[str, tuple[int, Array]] = {}
 
     def forward(self, suffix: str) -> ForwardWeights:
         """What the forward pass of the direction with this suffix needs."""
@@ -79,16 +116,6 @@ class WeightCache:
     def backward_hh(self, suffix: str) -> Array:
         """W_hh for d_gates·W_hh, flat (4H, H) or in panels."""
         return self._fresh(self._backward, suffix, self._derive_backward_hh)
-
-    def _fresh(
-        self, kept: dict[str, tuple[int, Derived]], suffix: str, derive: Callable[[str], Derived]
-    ) -> Derived:
-        # Read first: weights that change meanwhile make what is derived stale, not fresh.
-        version = self._parameters.version
-        found = kept.get(suffix)
-        if found is None or found[0] != version:
-            found = kept[suffix] = version, derive(suffix)
-        return found[1]
 
     def _derive_forward(self, suffix: str) -> ForwardWeights:
         ih = self._parameters[f"weight_ih{suffix}"]
@@ -114,9 +141,9 @@ def _pack_gates(weight: Array) -> Array:
     return panels
 
 
-def _pack(weight: Array) -> Array:
-    inner, columns = weight.shape
+def _pack(weight: Array, *, transposed: bool = False) -> Array:
+    inner, columns = weight.shape[::-1] if transposed else weight.shape
     vector = _core.VECTOR[weight.dtype.itemsize]
     panels = np.empty(-(-columns // vector) * vector * inner, weight.dtype)
-    _core.pack(panels, weight)
+    _core.pack(panels, weight, transposed)
     return panels

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastlstm._products import matmul, scatter_add_rows, sum_rows
+from fastlstm._products import linear, matmul, scatter_add_rows, sum_rows
 from fastlstm._random import dropout_mask, uniform_arrays
 from fastlstm._validate import (
     Array,
@@ -27,6 +27,7 @@ from fastlstm._validate import (
     check_size,
     compact,
 )
+from fastlstm._weights import PanelCache
 from fastlstm.parameters import Layer, Parameters
 from fastlstm.tape import Tape, check_tape
 
@@ -194,6 +195,7 @@ class Linear(Layer):
         bound = 1 / math.sqrt(self.in_features)
         initial = uniform_arrays(check_generator("rng", rng), shapes, bound, self.dtype)
         self._parameters = Parameters(initial)
+        self._panels = PanelCache(self._parameters)
 
     @property
     def bias(self) -> Array | None:
@@ -281,13 +283,9 @@ class Linear(Layer):
         return array
 
     def _map(self, rows: Array, leading: tuple[int, ...]) -> Array:
-        """(rows, in_features) -> (*leading, out_features), accumulated from the bias on."""
-        output = np.empty((len(rows), self.out_features), self.dtype)
-        bias = self.bias
-        if bias is not None:
-            output[...] = bias
-        weight = self._parameters["weight"]
-        matmul(rows, weight, transpose_b=True, out=output, accumulate=bias is not None)
+        """(rows, in_features) -> (*leading, out_features)."""
+        panels = self._panels.transposed("weight")
+        output = linear(rows, self._parameters["weight"], self.bias, panels)
         return output.reshape(*leading, self.out_features)
 
 

@@ -6,7 +6,7 @@ recurrence. Everything above this package takes it from here.
 """
 
 from fastlstm._core.blas import INTEGER_BITS as BLAS_INTEGER_BITS
-from fastlstm._core.dense import cross_entropy, matmul, scatter_add_rows, sum_rows
+from fastlstm._core.dense import cross_entropy, matmul, matmul_panels, scatter_add_rows, sum_rows
 from fastlstm._core.kernels import (
     COMPILER,
     DEBUG,
@@ -35,6 +35,7 @@ __all__ = [
     "cross_entropy",
     "forward",
     "matmul",
+    "matmul_panels",
     "pack",
     "pack_gates",
     "previous_h",

@@ -4,10 +4,11 @@ from cython.parallel cimport prange
 from libc.string cimport memset
 
 from fastlstm._core.blas cimport gemm, real
-from fastlstm._core.kernels cimport multiply, softmax
+from fastlstm._core.kernels cimport isa, multiply, multiply_packed, softmax
 
 cdef enum:
     RUN = 256  # rows that sum_rows adds up apart
+    FEW_ROWS = 120  # for a thread, of which each would read all of the panels for itself
 
 
 def matmul(
@@ -46,6 +47,44 @@ cdef void _matmul_rows(
     else:
         gemm(&out[row, 0], a_rows, &b[0, 0], transpose_a, transpose_b, end - row, out.shape[1], k,
              out.shape[1], a.shape[1], b.shape[1], accumulate)
+
+
+def matmul_panels(
+    real[:, ::1] out,                    # OUT (m, n)
+    const real[::1] initial,             # IN  (n,), or None for zeros
+    const real[:, ::1] a,                # IN  (m, k)
+    const real[::1] panels,              # IN  of B (k, n), see kernels.h
+    int threads,
+):
+    """out = initial + A·B; rows of the output are shared out to threads, or few rows' panels."""
+    cdef Py_ssize_t m = out.shape[0], n = out.shape[1]
+    cdef Py_ssize_t width = 4 * (isa.f32.vector if real is float else isa.f64.vector)
+    cdef bint by_panels = m < threads * FEW_ROWS and n > width
+    cdef Py_ssize_t units = (n + width - 1) // width if by_panels else m
+    cdef const real* start = NULL if initial is None else &initial[0]
+    cdef int parts = <int>min(threads, units)
+    cdef int part
+    cdef Py_ssize_t first, last
+    with nogil:
+        if parts == 1:
+            _matmul_panels_part(out, start, a, panels, 0, m, 0, n)
+        else:
+            for part in prange(parts, num_threads=parts, schedule="static"):
+                first, last = units * part // parts, units * (part + 1) // parts
+                if by_panels:
+                    _matmul_panels_part(out, start, a, panels, 0, m, first * width,
+                                        min(last * width, n))
+                else:
+                    _matmul_panels_part(out, start, a, panels, first, last, 0, n)
+
+
+cdef void _matmul_panels_part(
+    real[:, ::1] out, const real* initial, const real[:, ::1] a, const real[::1] panels,
+    Py_ssize_t row, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    cdef Py_ssize_t inner = a.shape[1]
+    multiply_packed(&out[row, first], out.shape[1], &initial[first] if initial else NULL,
+                    &a[row, 0], inner, &panels[first * inner], end - row, inner, last - first)
 
 
 def sum_rows(

@@ -74,14 +74,15 @@ def tanh(real[::1] out, const real[::1] x):
             isa.f64.tanh(&out[0], &x[0], x.shape[0])
 
 
-def pack(real[::1] panels, const real[:, ::1] b):
-    """Panels of b (inner, columns), for a product with it on the right."""
-    cdef Py_ssize_t inner = b.shape[0], columns = b.shape[1]
+def pack(real[::1] panels, const real[:, ::1] b, bint transpose_b):
+    """Panels of b (inner, columns), or (columns, inner), for a product with it on the right."""
+    cdef Py_ssize_t inner = b.shape[1] if transpose_b else b.shape[0]
+    cdef Py_ssize_t columns = b.shape[0] if transpose_b else b.shape[1]
     with nogil:
         if real is float:
-            isa.f32.pack(&panels[0], &b[0, 0], columns, False, inner, columns)
+            isa.f32.pack(&panels[0], &b[0, 0], b.shape[1], transpose_b, inner, columns)
         else:
-            isa.f64.pack(&panels[0], &b[0, 0], columns, False, inner, columns)
+            isa.f64.pack(&panels[0], &b[0, 0], b.shape[1], transpose_b, inner, columns)
 
 
 def pack_gates(real[::1] panels, const real[:, ::1] weight):
