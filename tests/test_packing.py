@@ -100,6 +100,10 @@ def test_chunks_cut_all_steps_into_runs_of_about_so_many_rows(
         sizes.append(packing.offsets[last] - packing.offsets[first])
         assert sizes[-1] <= rows or last - first == 1
     assert widest == max(sizes)
+    for k, (first, last, own) in enumerate(packing.runs(rows)):
+        assert (first, last) == (chunks[k], chunks[k + 1])
+        assert (own.start, own.stop) == (packing.offsets[first], packing.offsets[last])
+    assert len(packing.runs(rows)) == len(chunks) - 1
 
 
 @given(batches(), st.integers(1, 40), st.integers(1, 12))

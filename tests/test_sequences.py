@@ -60,14 +60,6 @@ def test_states_are_sorted_with_the_sequences_and_back() -> None:
     assert_same_bits(sequences.unpack_state(packed), state)
 
 
-@pytest.mark.parametrize(("batch", "lengths"), [(3, None), (3, np.array([1, 4, 2])), (None, 2)])
-def test_a_state_of_zeros_is_packed_zeros(batch: int | None, lengths: object) -> None:
-    x = np.zeros((4, 3)) if batch is None else batch_of(4, batch, False)
-    _, sequences = check_sequences(x, lengths, 3, F64, batch_first=False)
-    zeros = np.zeros((2, 4) if batch is None else (2, batch, 4))
-    assert_same_bits(sequences.zero_state(2, 4, F64), sequences.pack_state(zeros))
-
-
 def test_a_layout_is_kept_only_for_equal_lengths_of_short_sequences() -> None:
     """Kept layouts of long sequences would hold memory; those of other lengths never return."""
     full, most = np.array([4, 4]), _sequences.LONGEST_KEPT

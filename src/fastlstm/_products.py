@@ -60,9 +60,10 @@ def sum_rows(a: Array, *, out: Array | None = None, accumulate: bool = False) ->
     """Sum over the rows of a C-contiguous (rows, columns) matrix: (columns,)."""
     if out is None:
         out = np.empty(a.shape[1], a.dtype)
-    if a.size:
-        with team(OPERATIONS_PER_SUM * a.size, blas=False) as threads:
-            _core.sum_rows(out, np.empty_like(out), a, accumulate, threads)
+    size = a.size
+    if size:
+        with team(OPERATIONS_PER_SUM * size, blas=False) as threads:
+            _core.sum_rows(out, np.empty(out.shape, out.dtype), a, accumulate, threads)
     elif not accumulate:
         out[...] = 0
     return out

@@ -47,10 +47,6 @@ class Sequences:
         """The caller's state -> a copy (runs, B, H) in packed order."""
         return self.packing.sort(state if self.batched else state[:, np.newaxis])
 
-    def zero_state(self, runs: int, hidden_size: int, dtype: np.dtype[Any]) -> Array:
-        """What `pack_state` makes of zeros."""
-        return np.zeros((runs, self.packing.batch, hidden_size), dtype)
-
     def unpack_state(self, state: Array) -> Array:
         """The inverse of `pack_state`; maybe a view."""
         state = self.packing.unsort(state)

@@ -59,7 +59,11 @@ class Direction:
     """One direction of one layer."""
 
     index: int  # among the states
-    suffix: str  # of the parameters' names
+    suffix: str  # of the parameters' names,
+    weight_ih: str  # and the names
+    weight_hh: str
+    bias_ih: str
+    bias_hh: str
     backwards: bool
     columns: slice  # of the layer's output
 
@@ -98,9 +102,14 @@ class Stack:
         )
 
     def _direction(self, layer: int, k: int) -> Direction:
+        suffix = f"_l{layer}" + ("_reverse" if k else "")
         return Direction(
             index=layer * self.directions + k,
-            suffix=f"_l{layer}" + ("_reverse" if k else ""),
+            suffix=suffix,
+            weight_ih=f"weight_ih{suffix}",
+            weight_hh=f"weight_hh{suffix}",
+            bias_ih=f"bias_ih{suffix}",
+            bias_hh=f"bias_hh{suffix}",
             backwards=k == 1,
             columns=slice(k * self.hidden_size, (k + 1) * self.hidden_size),
         )
@@ -112,11 +121,11 @@ class Stack:
         for layer, directions in enumerate(self.layers):
             width = self.width if layer else self.input_size
             for direction in directions:
-                shapes[f"weight_ih{direction.suffix}"] = (rows, width)
-                shapes[f"weight_hh{direction.suffix}"] = (rows, self.hidden_size)
+                shapes[direction.weight_ih] = (rows, width)
+                shapes[direction.weight_hh] = (rows, self.hidden_size)
                 if self.bias:
-                    shapes[f"bias_ih{direction.suffix}"] = (rows,)
-                    shapes[f"bias_hh{direction.suffix}"] = (rows,)
+                    shapes[direction.bias_ih] = (rows,)
+                    shapes[direction.bias_hh] = (rows,)
         return shapes
 
     def forward(
@@ -142,8 +151,9 @@ class Stack:
             output = np.empty((packing.rows, self.width), self.dtype)
             runs = []
             for direction in directions:
+                h_rows = output[:, direction.columns] if self.bidirectional else output
                 run = self._run_direction(
-                    weights, packing, direction, x, output[:, direction.columns],
+                    weights, packing, direction, x, h_rows,
                     h[direction.index], c[direction.index], zero_state=zero_state, keep=keep,
                 )  # fmt: skip
                 if run is not None:
@@ -176,7 +186,7 @@ class Stack:
             kept = layers.pop()
             if kept.mask is not None:
                 d_output *= kept.mask
-            d_x = np.empty_like(kept.runs[0].x)
+            d_x = np.empty(kept.runs[0].x.shape, self.dtype)
             for run, direction in zip(kept.runs, directions, strict=True):
                 grads |= self._run_direction_back(
                     parameters, weights, packing, direction, run, d_x,
@@ -240,13 +250,13 @@ class Stack:
                     weights.backward_hh(direction.suffix), packing.offsets,
                     *self._split(packing, threads, packed, GATES), direction.backwards, packed,
                 )  # fmt: skip
-        weight_ih = parameters[f"weight_ih{direction.suffix}"]
+        weight_ih = parameters[direction.weight_ih]
         _products.matmul(run.gates, weight_ih, out=d_x, accumulate=direction.backwards)
         d_ih, d_hh, d_bias = self._weight_grads(packing, run, direction.backwards)
-        grads = {f"weight_ih{direction.suffix}": d_ih, f"weight_hh{direction.suffix}": d_hh}
+        grads = {direction.weight_ih: d_ih, direction.weight_hh: d_hh}
         if self.bias:
-            grads[f"bias_ih{direction.suffix}"] = d_bias
-            grads[f"bias_hh{direction.suffix}"] = d_bias.copy()
+            grads[direction.bias_ih] = d_bias
+            grads[direction.bias_hh] = d_bias.copy()
         return grads
 
     def _split(
@@ -274,14 +284,12 @@ class Stack:
         d_ih = np.empty((4 * hidden, x.shape[1]), self.dtype)
         d_hh = np.empty((4 * hidden, hidden), self.dtype)
         d_bias = np.empty(4 * hidden, self.dtype)
-        bounds, widest = packing.chunks(max(64, RUN_BYTES // (4 * hidden * self.dtype.itemsize)))
-        scratch = None
+        run_rows = max(64, RUN_BYTES // (4 * hidden * self.dtype.itemsize))
+        runs, scratch = packing.runs(run_rows), None
         if not (packing.equal and run.h.flags.c_contiguous):
-            scratch = np.empty((widest, hidden), self.dtype)
+            scratch = np.empty((packing.chunks(run_rows)[1], hidden), self.dtype)
         begun = begun_hh = False
-        for k in range(len(bounds) - 1) if backwards else reversed(range(len(bounds) - 1)):
-            first, last = int(bounds[k]), int(bounds[k + 1])
-            rows = slice(int(packing.offsets[first]), int(packing.offsets[last]))
+        for first, last, rows in runs if backwards else reversed(runs):
             _products.matmul(d_gates[rows], x[rows], transpose_a=True, out=d_ih, accumulate=begun)
             _products.sum_rows(d_gates[rows], out=d_bias, accumulate=begun)
             begun = True

@@ -134,7 +134,7 @@ def check_array(name: str, value: object, dtype: np.dtype[Any], shape: Shape) ->
     `shape` holds sizes, and strings for axes of any length (the strings name them in the error).
     A first "..." stands for any number of axes.
     """
-    array = _plain_array(name, value, "of", dtype)
+    array = value if type(value) is np.ndarray else _plain_array(name, value, "of", dtype)
     if array.dtype != dtype:
         raise TypeError(f"{name}: expected an array of {dtype}, got {_dtype_name(array)}")
     return check_shape(name, array, shape)
@@ -196,22 +196,19 @@ def check_shape(name: str, array: Array, shape: Shape) -> Array:
 
     A string stands for any length, and a first "..." for any number of axes.
     """
-    if not (shape == array.shape or _fits(shape, array.shape)):
-        expected = _shape_name(shape)
-        raise ValueError(f"{name}: expected shape {expected}, got {_shape_name(array.shape)}")
-    return array
-
-
-def _fits(axes: Shape, sizes: tuple[int, ...]) -> bool:
+    axes, sizes = shape, array.shape
     if axes and axes[0] == "...":
         axes = axes[1:]
         sizes = sizes[max(0, len(sizes) - len(axes)) :]
-    if len(axes) != len(sizes):
-        return False
-    for k, expected in enumerate(axes):  # no generator: this is a part of every call's time
-        if type(expected) is not str and expected != sizes[k]:
-            return False
-    return True
+    fits = len(axes) == len(sizes)
+    if fits and axes != sizes:
+        for k, expected in enumerate(axes):  # no generator: this is a part of every call's time
+            if type(expected) is not str and expected != sizes[k]:
+                fits = False
+    if not fits:
+        expected = _shape_name(shape)
+        raise ValueError(f"{name}: expected shape {expected}, got {_shape_name(array.shape)}")
+    return array
 
 
 def check_pair(name: str, value: object, what: str = "(h, c) of arrays") -> tuple[object, object]:

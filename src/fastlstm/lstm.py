@@ -351,17 +351,20 @@ class LSTM(Layer):
         padded, sequences = check_sequences(
             x, lengths, self.input_size, self.dtype, batch_first=self.batch_first
         )
-        shape, h, c = self._state_shape(padded.shape), None, None
-        if state is not None:
+        shape = self._state_shape(padded.shape)
+        if state is None:
+            h, c = self._pack_state(sequences, None), self._pack_state(sequences, None)
+        else:
             h_0, c_0 = check_pair("state", state)
-            h = check_state("state[0] (h_0)", h_0, self.dtype, shape, required=True)
-            c = check_state("state[1] (c_0)", c_0, self.dtype, shape, required=True)
-        h, c = self._pack_state(sequences, h), self._pack_state(sequences, c)
+            h_0 = check_array("state[0] (h_0)", h_0, self.dtype, shape)
+            c_0 = check_array("state[1] (c_0)", c_0, self.dtype, shape)
+            h, c = sequences.pack_state(h_0), sequences.pack_state(c_0)
         return sequences, sequences.pack(padded), h, c
 
     def _pack_state(self, sequences: Sequences, state: Array | None) -> Array:
         if state is None:
-            return sequences.zero_state(self._stack.runs, self.hidden_size, self.dtype)
+            shape = self._stack.runs, sequences.packing.batch, self.hidden_size
+            return np.zeros(shape, self.dtype)
         return sequences.pack_state(state)
 
 

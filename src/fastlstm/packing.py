@@ -55,6 +55,7 @@ class Packing:
         self.rows = int(self.offsets[-1])
         self.equal = self._rows is None
         self._chunks: dict[int, tuple[Array, int]] = {}
+        self._runs: dict[int, tuple[tuple[int, int, slice], ...]] = {}
         self._blocks: dict[int, Array] = {}
 
     def pack(self, padded: Array) -> Array:
@@ -97,6 +98,16 @@ class Packing:
         if found is None:
             bounds = frozen(self._cut_chunks(rows))
             found = self._chunks[rows] = bounds, int(np.diff(self.offsets[bounds]).max(initial=0))
+        return found
+
+    def runs(self, rows: int) -> tuple[tuple[int, int, slice], ...]:
+        """The same cuts for Python: a run's first step, the one after its last, and its rows."""
+        found = self._runs.get(rows)
+        if found is None:
+            bounds = self.chunks(rows)[0]
+            steps, ends = bounds.tolist(), self.offsets[bounds].tolist()
+            cuts = zip(steps, steps[1:], map(slice, ends, ends[1:]), strict=False)
+            found = self._runs[rows] = tuple(cuts)
         return found
 
     def _cut_chunks(self, rows: int) -> Array:

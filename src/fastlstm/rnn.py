@@ -226,7 +226,7 @@ class RNN(Layer):
 
     def _pack_state(self, sequences: Sequences, state: Array | None) -> Array:
         if state is None:
-            return sequences.zero_state(1, self.hidden_size, self.dtype)
+            return np.zeros((1, sequences.packing.batch, self.hidden_size), self.dtype)
         return sequences.pack_state(state)
 
     def _run(self, packing: Packing, rows: Array, h: Array) -> Array:
