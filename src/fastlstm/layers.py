@@ -151,6 +151,10 @@ class Embedding(Layer):
 class Linear(Layer):
     """y = x·Wᵀ + b over the last axis, with the parameters of ``torch.nn.Linear``.
 
+    Where the packed kernels serve (all instruction sets but plain C), a row's output has the same
+    bits in any batch and on any number of threads. They keep a second copy of W, in panels, which
+    the first call after a change of the weights makes anew.
+
     Parameters
     ----------
     in_features, out_features : int
