@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h src/fastlstm/_core/*.pyx src/fastlstm/_core/*.pxd)
 # What runs once more on the path that works everywhere: plain C, and SciPy's BLAS.
 BLAS_TESTS := $(patsubst %,tests/test_%.py,core fork lstm lstm_laws lstm_oracle lstm_gradients stack \
-              threads)
+              stream stream_use threads)
 BASE ?= HEAD~1
 HEAD ?= HEAD
 RANGE ?= HEAD~5..HEAD

@@ -37,6 +37,8 @@ TESTS = [
     "tests/test_blas.py",
     "tests/test_core.py",
     "tests/test_stack.py",
+    "tests/test_stream.py",
+    "tests/test_stream_use.py",
     "tests/test_lstm_laws.py",
     "tests/test_promises.py",
     "tests/test_lstm_gradients.py",
@@ -66,6 +68,8 @@ PANELS = "csrc/products.h"
 CORE = "src/fastlstm/_core/time_loop.pyx"
 DENSE = "src/fastlstm/_core/dense.pyx"
 BLAS = "src/fastlstm/_core/blas.pyx"
+STEPPER = "src/fastlstm/_core/stream.pyx"
+STREAM = "src/fastlstm/stream.py"
 STACK = "src/fastlstm/_stack.py"
 WEIGHTS = "src/fastlstm/_weights.py"
 PRODUCTS = "src/fastlstm/_products.py"
@@ -599,6 +603,95 @@ MUTATIONS = [
         PARAMETERS,
         "checked = {name: array.copy() for name, array in checked.items()}",
         "checked = dict(checked)",
+    ),
+    # --- streams ---------------------------------------------------------------------------------
+    Mutation(
+        "stream: h is written where it is read",
+        STEPPER,
+        "<real*>self.h + (1 - self.turn) * self.layers * size",
+        "<real*>self.h + self.turn * self.layers * size",
+    ),
+    Mutation(
+        "stream: the state counts as zero for ever",
+        STEPPER,
+        "self.turn, self.zero = 1 - self.turn, False",
+        "self.turn = 1 - self.turn",
+    ),
+    Mutation(
+        "stream: a state that is set counts as zero",
+        STEPPER,
+        "            self.zero = False\n",
+        "",
+    ),
+    Mutation(
+        "stream: a layer above sees no new x",
+        STEPPER,
+        "x, inner = h, hidden",
+        "inner = hidden",
+    ),
+    Mutation(
+        "stream: stale weights accepted",
+        STEPPER,
+        "if <void*>self.counter[0] is not <void*>self.version:",
+        "if False:",
+    ),
+    Mutation("stream: open to two users at once", STEPPER, "self.busy = True", "pass"),
+    Mutation(
+        "stream: an error leaves it in use",
+        STEPPER,
+        """        finally:
+            self.busy = False
+        return out
+""",
+        """        except TypeError:
+            raise
+        self.busy = False
+        return out
+""",
+    ),
+    Mutation(
+        "stream: rows of x_t unchecked",
+        STEPPER,
+        "view.ndim == 2 and view.shape[0] == rows and",
+        "view.ndim == 2 and",
+    ),
+    Mutation(
+        "stream: alignment and byte order unchecked",
+        STEPPER,
+        "fits = view.format[0] == kind and view.format[1] == 0",
+        "fits = view.format[0] == kind or view.format[1] == kind",
+    ),
+    Mutation(
+        "stream: read-only arrays written",
+        STEPPER,
+        "if not _look(target, &h, PyBUF_WRITABLE, self.kind, self.axis, self.hidden):\n"
+        "                    target =",
+        "if not _look(target, &h, 0, self.kind, self.axis, self.hidden):\n"
+        "                    target =",
+    ),
+    Mutation(
+        "stream: buffers are kept",
+        STEPPER,
+        "PyBuffer_Release(&x)",
+        "pass",
+    ),
+    Mutation(
+        "stream: the mode of the thread is not restored",
+        STEPPER,
+        "    fastlstm_flush_end(mode)\n",
+        "",
+    ),
+    Mutation(
+        "stream: the state that is read is no copy",
+        STEPPER,
+        "return self.h_array[self.turn].copy(), self.c_array.copy()",
+        "return self.h_array[self.turn], self.c_array",
+    ),
+    Mutation(
+        "stream: opened on weights older than its version",
+        STREAM,
+        "            version,\n",
+        "            counter[0],\n",
     ),
 ]
 

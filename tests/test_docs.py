@@ -60,7 +60,7 @@ def test_examples_of_docstrings(path: Path) -> None:
     assert sum(run_examples(test) for test in found) > 0
 
 
-@pytest.mark.parametrize("name", ["LSTM", "Parameters"])
+@pytest.mark.parametrize("name", ["LSTM", "Parameters", "Stream"])
 def test_the_main_classes_show_an_example(name: str) -> None:
     assert ">>> " in (getattr(fastlstm, name).__doc__ or "")
 

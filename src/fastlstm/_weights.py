@@ -20,6 +20,7 @@ from fastlstm.packing import frozen
 from fastlstm.parameters import Parameters
 
 GATES = 4
+CACHE_LINE = 64  # bytes; a vector of AVX-512 is as long
 
 Kind = TypeVar("Kind")
 
@@ -136,14 +137,21 @@ class WeightCache(Derived):
 
 def _pack_gates(weight: Array) -> Array:
     hidden, inner = len(weight) // GATES, weight.shape[1]
-    panels = np.empty(padded_gates(hidden, weight.dtype) * inner, weight.dtype)
+    panels = _room(padded_gates(hidden, weight.dtype) * inner, weight.dtype)
     _core.pack_gates(panels, weight)
     return panels
+
+
+def _room(size: int, dtype: np.dtype[np.generic]) -> Array:
+    """Memory that begins with a cache line: a vector that straddles two lines is read twice."""
+    room = np.empty(size + CACHE_LINE // dtype.itemsize, dtype)
+    start = -room.ctypes.data % CACHE_LINE // dtype.itemsize
+    return room[start : start + size]
 
 
 def _pack(weight: Array, *, transposed: bool = False) -> Array:
     inner, columns = weight.shape[::-1] if transposed else weight.shape
     vector = _core.VECTOR[weight.dtype.itemsize]
-    panels = np.empty(-(-columns // vector) * vector * inner, weight.dtype)
+    panels = _room(-(-columns // vector) * vector * inner, weight.dtype)
     _core.pack(panels, weight, transposed)
     return panels

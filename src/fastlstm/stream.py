@@ -26,7 +26,9 @@ class Stream(_core.Stepper):
     """An LSTM fed one step at a time; `LSTM.stream` opens it, and `step` is all that it is about.
 
     It begins with a zero state. On the packed kernels its steps have the bits of one call over the
-    whole sequence. Dropout does not act, and every step runs on the calling thread.
+    whole sequence. Dropout does not act. Every step runs on the calling thread, and a short one
+    (below a million floating-point operations) keeps the GIL. On SciPy's BLAS each step also holds
+    BLAS's pool at one thread, which takes longer than a short step itself.
 
     A stream is opened on the weights of that moment. When they have changed, the next `step`
     raises, and `reset` opens it again on the present ones; a state that was read before can be set
