@@ -64,8 +64,8 @@ lint: $(VENV)/.lint  ## ruff, cython-lint and mypy
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/fastlstm
 	$(BIN)/mypy
 
-sanitize:  ## the C driver under ASAN + UBSAN, under valgrind, and for aarch64 under qemu
-	$(MAKE) -C tests/csrc sanitize valgrind neon
+sanitize:  ## the C driver under ASAN + UBSAN, TSAN, valgrind, and for aarch64 under qemu
+	$(MAKE) -C tests/csrc sanitize races valgrind neon
 
 test-build: $(VENV)/.installed  ## build in every way (sdist, wheel, editable, debug, no OpenMP) and try each
 	$(BIN)/python -m tests.build_matrix

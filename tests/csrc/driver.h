@@ -1,7 +1,7 @@
 /* What the parts of the C driver share: counting checks, fenced buffers, random numbers.
  *
- * activations_test.c, cell_test.c, products_test.c, softmax_test.c and throughput.c are compiled
- * once per real type, with -DFASTLSTM_REAL=32 or 64; the oracle is libm in the next wider type.
+ * The tests of the kernels, and throughput.c, are compiled once per real type, with
+ * -DFASTLSTM_REAL=32 or 64; the oracle is libm in the next wider type.
  */
 #ifndef FASTLSTM_DRIVER_H
 #define FASTLSTM_DRIVER_H
@@ -47,6 +47,11 @@ void test_products_f32(const isa_list *isas, ptrdiff_t cases);
 void test_products_f64(const isa_list *isas, ptrdiff_t cases);
 void test_softmax_f32(const isa_list *isas);
 void test_softmax_f64(const isa_list *isas);
+void test_step_f32(const isa_list *isas, ptrdiff_t cases);
+void test_step_f64(const isa_list *isas, ptrdiff_t cases);
+void test_step_back_f32(const isa_list *isas, ptrdiff_t cases);
+void test_step_back_f64(const isa_list *isas, ptrdiff_t cases);
+void test_flush(void);
 void print_throughput_f32(const isa_list *isas);
 void print_throughput_f64(const isa_list *isas);
 

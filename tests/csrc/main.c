@@ -168,8 +168,13 @@ int main(int count, char **arguments)
     test_products_f64(&isas, (ptrdiff_t)chosen.cases);
     test_softmax_f32(&isas);
     test_softmax_f64(&isas);
+    test_step_f32(&isas, (ptrdiff_t)chosen.cases);
+    test_step_f64(&isas, (ptrdiff_t)chosen.cases);
+    test_step_back_f32(&isas, (ptrdiff_t)chosen.cases);
+    test_step_back_f64(&isas, (ptrdiff_t)chosen.cases);
     test_activations_f32(&isas, chosen.stride);
     test_activations_f64(&isas, chosen.samples);
+    test_flush();
     test_floating_point_mode();
     printf("%ld passed, %ld failed\n", checks_passed(), checks_failed());
     return checks_failed() == 0 ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -18,6 +18,7 @@ static real h[UNITS], c[UNITS];
 /* The products: the panels of (HIDDEN, 4*HIDDEN), and up to MOST_ROWS rows. */
 static real panels[HIDDEN * 4 * HIDDEN], activated[MOST_ROWS * 4 * HIDDEN];
 static real pre[MOST_ROWS * 4 * HIDDEN], states[3][MOST_ROWS * HIDDEN];
+static real d_next[MOST_ROWS * 4 * HIDDEN], weight_grad[4 * HIDDEN * HIDDEN];
 static ptrdiff_t rows_of_product;
 
 static void run_sigmoid(const fastlstm_isa *isa)
@@ -58,6 +59,19 @@ static void run_cell_step(const fastlstm_isa *isa)
                          rows_of_product, HIDDEN, 0, HIDDEN, HIDDEN, HIDDEN, 0);
 }
 
+static void run_cell_step_back(const fastlstm_isa *isa)
+{
+    isa->TABLE.cell_step_back(activated, states[2], states[1], states[0], states[0], states[0],
+                              d_next, panels, rows_of_product, HIDDEN, 0, HIDDEN, HIDDEN, 0);
+}
+
+/* A weight gradient: the transposed gradients of the gates times the states, over many rows. */
+static void run_multiply(const fastlstm_isa *isa)
+{
+    isa->TABLE.multiply(weight_grad, HIDDEN, d_next, 4 * HIDDEN, 1, states[0], HIDDEN, 0,
+                        4 * HIDDEN, rows_of_product, HIDDEN, 0);
+}
+
 static double now(void)
 {
     struct timespec time;
@@ -91,19 +105,32 @@ static double gigaflops(void run(const fastlstm_isa *), const fastlstm_isa *isa,
     return (double)(2 * rows * HIDDEN * 4 * HIDDEN) / nanoseconds(run, isa);
 }
 
+static void print_steps(const char *name, void run(const fastlstm_isa *), const fastlstm_isa *isa)
+{
+    printf("f%d %-8s GFLOP/s: %s of %d units, 1 row %6.1f  8 rows %6.1f  64 rows %6.1f\n",
+           FASTLSTM_REAL, isa->name, name, HIDDEN, gigaflops(run, isa, 1), gigaflops(run, isa, 8),
+           gigaflops(run, isa, MOST_ROWS));
+}
+
 static void print_products(const fastlstm_isa *isa)
 {
     for (ptrdiff_t k = 0; k < MOST_ROWS * HIDDEN; k++)
         states[0][k] = (real)random_uniform(-1, 1);
     for (ptrdiff_t k = 0; k < HIDDEN * 4 * HIDDEN; k++)
         panels[k] = (real)random_uniform(-0.1, 0.1);
+    for (ptrdiff_t k = 0; k < MOST_ROWS * 4 * HIDDEN; k++)
+        d_next[k] = (real)random_uniform(-1, 1);
     memset(pre, 0, sizeof pre);
-    printf("f%d %-8s GFLOP/s: multiply_packed %dx%dx%d %6.1f   "
-           "cell_step of %d units, 1 row %6.1f  8 rows %6.1f  64 rows %6.1f\n",
+    printf("f%d %-8s GFLOP/s: multiply_packed %dx%dx%d %6.1f   multiply, a transposed, %dx%dx%d "
+           "%6.1f\n",
            FASTLSTM_REAL, isa->name, MOST_ROWS, HIDDEN, 4 * HIDDEN,
-           gigaflops(run_multiply_packed, isa, MOST_ROWS), HIDDEN,
-           gigaflops(run_cell_step, isa, 1), gigaflops(run_cell_step, isa, 8),
-           gigaflops(run_cell_step, isa, MOST_ROWS));
+           gigaflops(run_multiply_packed, isa, MOST_ROWS), 4 * HIDDEN, MOST_ROWS, HIDDEN,
+           gigaflops(run_multiply, isa, MOST_ROWS));
+    print_steps("cell_step", run_cell_step, isa);
+    /* Its results are its inputs: these must stay ordinary numbers for as many runs. */
+    for (ptrdiff_t k = 0; k < MOST_ROWS * 4 * HIDDEN; k++)
+        activated[k] = 0;
+    print_steps("cell_step_back", run_cell_step_back, isa);
 }
 
 void TYPED(print_throughput)(const isa_list *isas)
