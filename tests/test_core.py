@@ -1,4 +1,4 @@
-"""The compiled time loop, called as _stack.py calls it: cuts into chunks and blocks, and helpers.
+"""The compiled time loop, called as _stack.py calls it: chunks, blocks, shares, and helpers.
 
 What a whole LSTM computes is tested through the layer.
 """
@@ -41,8 +41,9 @@ class Loop:
     lengths: Array  # in packed order
 
     def forward(
-        self, chunks: Array, blocks: Array, *, backwards: bool, keep: bool, packed: bool
-    ) -> dict[str, Array]:
+        self, chunks: Array, blocks: Array, shares: Array | None = None,
+        *, backwards: bool, keep: bool, packed: bool,
+    ) -> dict[str, Array]:  # fmt: skip
         rows, hidden = self.packing.rows, self.h_0.shape[1]
         widest = int(np.diff(self.packing.offsets[chunks]).max())
         weights = self.weight_ih, self.weight_hh, self.bias[:, np.newaxis]
@@ -60,19 +61,19 @@ class Loop:
             results["pre"] = results["gates"]
         _core.forward(
             *results.values(), self.x, *flat, self.packing.offsets, chunks, blocks,
-            np.array([0, hidden]), backwards, keep, False, packed,
+            np.array([0, hidden]) if shares is None else shares, backwards, keep, False, packed,
         )  # fmt: skip
         return results
 
     def backward(
         self, kept: dict[str, Array], d_output: Array, d_h: Array, d_c: Array, blocks: Array,
-        *, backwards: bool, packed: bool,
+        shares: Array | None = None, *, backwards: bool, packed: bool,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
         results = kept["gates"].copy(), d_h.copy(), d_c.copy()
         weight = _weights._pack(self.weight_hh) if packed else self.weight_hh.reshape(-1)
         _core.backward(
             *results, d_output, kept["c"], self.c_0, weight, self.packing.offsets, blocks,
-            np.array([0, self.h_0.shape[1]]), backwards, packed,
+            np.array([0, self.h_0.shape[1]]) if shares is None else shares, backwards, packed,
         )  # fmt: skip
         return results
 
@@ -179,6 +180,60 @@ def test_blocks_change_nothing_backward(
             assert_same_bits(actual, reference)
         else:
             assert_close(actual, reference, 1e-12)
+
+
+def shares_of(hidden: int, panel: int, cuts: list[int]) -> Array:
+    """Boundaries of shares of whole panels of `panel` units; some shares may be empty."""
+    panels = -(-hidden // panel)
+    bounds = [min(cut % (panels + 1) * panel, hidden) for cut in cuts]
+    return np.array([0, *sorted(bounds), hidden], np.intp)
+
+
+# At most 4 threads: each may wait for another at every step.
+share_cuts = st.lists(st.integers(0, 99), min_size=1, max_size=3)
+# Of one panel, forward or back, or several, the last one whole or not.
+units_to_share = st.sampled_from([5, 8, 19, 33, 64, 100])
+
+
+@no_kernels
+@given(
+    lengths, units_to_share, st.sets(st.integers(1, 5)), share_cuts, st.booleans(), st.booleans()
+)
+def test_shares_of_units_change_nothing(
+    lengths: list[int],
+    hidden: int,
+    chunk_cuts: set[int],
+    cuts_of_units: list[int],
+    backwards: bool,
+    keep: bool,
+) -> None:
+    """... whatever the chunks, and where threads find nothing to do."""
+    loop = loop_of(6, lengths, hidden)
+    chunks, blocks = whole(loop)
+    steps = chunks[-1]
+    expected = loop.forward(chunks, blocks, backwards=backwards, keep=True, packed=True)
+    chunks = cuts([cut for cut in chunk_cuts if cut < steps], steps)
+    shares = shares_of(hidden, _core.VECTOR[8], cuts_of_units)
+    actual = loop.forward(chunks, blocks, shares, backwards=backwards, keep=keep, packed=True)
+    for name in ("h", "h_n", "c_n", *(["c", "gates"] if keep else [])):
+        assert_same_bits(actual[name], expected[name], name)
+
+
+@no_kernels
+@given(lengths, units_to_share, share_cuts, st.booleans())
+def test_shares_of_units_change_nothing_backward(
+    lengths: list[int], hidden: int, cuts_of_units: list[int], backwards: bool
+) -> None:
+    loop = loop_of(7, lengths, hidden)
+    rng = np.random.default_rng(0)
+    kept = loop.forward(*whole(loop), backwards=backwards, keep=True, packed=True)
+    given = [normal(rng, shape) for shape in (kept["h"].shape, *[loop.h_0.shape] * 2)]
+    blocks = whole(loop)[1]
+    expected = loop.backward(kept, *given, blocks, backwards=backwards, packed=True)
+    shares = shares_of(hidden, 4 * _core.VECTOR[8], cuts_of_units)
+    actual = loop.backward(kept, *given, blocks, shares, backwards=backwards, packed=True)
+    for array, reference in zip(actual, expected, strict=True):
+        assert_same_bits(array, reference)
 
 
 @no_kernels
