@@ -2,12 +2,15 @@
 
 Each follows from one rule: an element of a product starts from its initial value and adds its
 terms in one order, whatever the tile, the batch or the thread. BLAS keeps no such rule, so on the
-instruction set "generic" none of this is promised.
+instruction set "generic" none of this is promised. The other sets of this machine have processes
+of their own, see the end.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlstm import LSTM, _core, _stack, set_num_threads, threads
+from fastlstm._stack import Stack
+from tests.processes import run_python, start_python
 from tests.support import Array, State, assert_same_bits, normal, output_shape, random_state
 
 pytestmark = pytest.mark.skipif(
@@ -34,6 +39,22 @@ def _cut_small_cases_too() -> Iterator[None]:
         patched.setattr(_stack, "CHUNK_BYTES", 1)
         patched.setattr(_stack, "RUN_BYTES", 1)
         yield
+
+
+# Each thread takes some sequences through all steps, or all sequences' share of the hidden units,
+# as far as there are several panels of them.
+WAYS = ["sequences", "units"]
+
+
+@contextmanager
+def shared_out(way: str, count: int) -> Iterator[None]:
+    """The work of `count` threads is shared out in this way, whatever the size of the batch."""
+    with pytest.MonkeyPatch.context() as patched, set_num_threads(count):
+        patched.setattr(_stack, "BLOCK_ROWS", 0 if way == "sequences" else 1 << 30)
+        yield
+
+
+some_threads = st.builds(shared_out, st.sampled_from(WAYS), st.integers(1, 4))
 
 
 @dataclass
@@ -82,7 +103,7 @@ batches = st.builds(
     steps=st.integers(1, 9),
     batch=st.integers(1, 15),
     input_size=st.sampled_from([1, 4, 99]),
-    hidden_size=st.sampled_from([1, 7, 16, 37, 100]),
+    hidden_size=st.sampled_from([1, 7, 16, 37, 100, 150]),
     num_layers=st.integers(1, 2),
     bidirectional=st.booleans(),
     dtype=st.sampled_from([np.float32, np.float64]),
@@ -119,14 +140,20 @@ def assert_unchanged(
             assert_same_bits(actual[1][k][:, place], expected[1][k][:, b], name)
 
 
-@given(batches, st.integers(0, 2**32 - 1), st.integers(0, 4))
-def test_a_sequence_has_the_same_bits_in_any_company(batch: Batch, seed: int, padding: int) -> None:
-    """Others may be missing, there twice, or in another order, and the padding longer."""
+@given(batches, st.integers(0, 2**32 - 1), st.integers(0, 4), some_threads)
+def test_a_sequence_has_the_same_bits_in_any_company(
+    batch: Batch, seed: int, padding: int, threads_of_company: AbstractContextManager[None]
+) -> None:
+    """Others may be missing, there twice, or in another order, and the padding longer.
+
+    On some threads, where it was one before.
+    """
     rng = np.random.default_rng(seed)
     expected = batch.run()
     chosen = rng.integers(0, len(batch.lengths), rng.integers(1, 2 * len(batch.lengths) + 1))
     steps = int(batch.lengths[chosen].max()) + padding
-    actual = in_other_company(batch, chosen, steps, rng).run()
+    with threads_of_company:
+        actual = in_other_company(batch, chosen, steps, rng).run()
     assert_unchanged(actual, expected, chosen, batch.lengths)
 
 
@@ -176,12 +203,35 @@ def everything(batch: Batch, with_lengths: bool) -> dict[str, Array]:
 
 
 def assert_no_thread_matters(batch: Batch, with_lengths: bool) -> None:
-    set_num_threads(1)
     expected = everything(batch, with_lengths)
-    for count in (2, 3, 8):
-        set_num_threads(count)
-        for name, array in everything(batch, with_lengths).items():
-            assert_same_bits(array, expected[name], f"{name} of {count} threads")
+    for way in WAYS:
+        for count in (2, 3, 4):
+            with shared_out(way, count):
+                actual = everything(batch, with_lengths)
+            for name, array in actual.items():
+                assert_same_bits(array, expected[name], f"{name} of {count} threads by {way}")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_both_ways_of_sharing_are_taken(
+    way: str, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... forward and back, or what follows would be about something that never happens."""
+    split, taken = Stack._split, Counter[tuple[int, int]]()
+
+    def note(*arguments: Any) -> tuple[Array, Array]:
+        blocks, shares = split(*arguments)
+        taken[len(blocks) - 1, len(shares) - 1] += 1
+        return blocks, shares
+
+    monkeypatch.setattr(Stack, "_split", note)
+    batch = make_batch(0, steps=3, batch=4, hidden_size=150, dtype=dtype)
+    with shared_out(way, 2):
+        everything(batch, False)
+    two = (2, 1) if way == "sequences" else (1, 2)
+    # A call, forward and backward.
+    assert taken == {two if _core.OPENMP else (1, 1): 3}
 
 
 @given(batches, st.booleans())
@@ -200,42 +250,102 @@ def test_so_they_are_where_sums_run_over_many_rows(dtype: Any) -> None:
     assert_no_thread_matters(batch, True)
 
 
+# Four threads are asked for; prints whether all is as with one.
+SMALL_TEAM = """
+import sys
+import numpy as np
+from fastlstm import LSTM, _stack, set_num_threads, threads
+threads.LEAST_WORK, _stack.BLOCK_ROWS = 0, int(sys.argv[1])
+rng = np.random.default_rng(0)
+lstm = LSTM(3, 300, rng=rng)
+x = rng.standard_normal((6, 9, 3)).astype(np.float32)
+lengths = np.arange(9) % 7
+
+def everything():
+    output, state, tape = lstm.forward(x, lengths=lengths)
+    d_x, d_state, grads = lstm.backward(tape, output, state)
+    return [output, *state, d_x, *d_state, *grads.values()]
+
+with set_num_threads(1):
+    expected = everything()
+set_num_threads(4)
+print([np.array_equal(a, b) for a, b in zip(everything(), expected)].count(False))
+"""
+
+
+@pytest.mark.parametrize("block_rows", [0, 1 << 30])
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_fewer_threads_than_were_asked_for_do_all_the_work(most: int, block_rows: int) -> None:
+    """OpenMP's own limit is below our number: the team is smaller than the shares are many."""
+    limit = {"OMP_THREAD_LIMIT": str(most), "FASTLSTM_ISA": _core.ISA}
+    assert run_python("-c", SMALL_TEAM, str(block_rows), environment=limit).strip() == "0"
+
+
 # --- cuts in time --------------------------------------------------------------------------------
 
 
-@given(batches.filter(lambda batch: not batch.lstm.bidirectional), st.integers(1, 9))
-def test_a_stream_is_the_sequence(batch: Batch, stride: int) -> None:
+@given(batches.filter(lambda batch: not batch.lstm.bidirectional), st.integers(1, 9), some_threads)
+def test_a_stream_is_the_sequence(
+    batch: Batch, stride: int, on_threads: AbstractContextManager[None]
+) -> None:
     """Fed a step at a time, or a few, with the state carried; of one direction."""
-    expected = batch.lstm(batch.x, batch.state)
+    with on_threads:
+        expected = batch.lstm(batch.x, batch.state)
     for each in (1, stride):
         state, outputs = batch.state, []
         for t in range(0, len(batch.x), each):
             output, state = batch.lstm(batch.x[t : t + each], state)
             outputs.append(output)
         assert_same((np.concatenate(outputs), state), expected)
+    stream = batch.lstm.stream(batch.x.shape[1])
+    stream.state = batch.state
+    assert_same((np.stack([stream.step(x_t) for x_t in batch.x]), stream.state), expected)
 
 
 def test_so_it_is_over_many_steps() -> None:
     """300 steps one at a time, alone, against the sequence in the company of others."""
     batch = make_batch(4, steps=300, batch=13, input_size=8, hidden_size=100, num_layers=2)
     output, (h_n, c_n) = batch.lstm(batch.x, batch.state)
-    state = batch.state[0][:, 5], batch.state[1][:, 5]
+    stream = batch.lstm.stream()
+    state = stream.state = batch.state[0][:, 5], batch.state[1][:, 5]
     for t in range(300):
         step, state = batch.lstm(batch.x[t : t + 1, 5], state)
         assert_same_bits(step[0], output[t, 5], f"step {t}")
-    assert_same_bits(state[0], h_n[:, 5], "h_n")
-    assert_same_bits(state[1], c_n[:, 5], "c_n")
+        assert_same_bits(stream.step(batch.x[t, 5]), output[t, 5], f"step {t}")
+    for h, c in (state, stream.state):
+        assert_same_bits(h, h_n[:, 5], "h_n")
+        assert_same_bits(c, c_n[:, 5], "c_n")
 
 
 # --- the initial state ---------------------------------------------------------------------------
 
 
-@given(batches, st.booleans())
-def test_no_state_is_a_state_of_zeros(batch: Batch, with_lengths: bool) -> None:
+@given(batches, st.booleans(), some_threads)
+def test_no_state_is_a_state_of_zeros(
+    batch: Batch, with_lengths: bool, on_threads: AbstractContextManager[None]
+) -> None:
     """Left out of the product, they change nothing (but for the sign of a zero)."""
     lengths = batch.lengths if with_lengths else None
     h_0, c_0 = np.zeros_like(batch.state[0]), np.zeros_like(batch.state[1])
-    without = batch.lstm(batch.x, lengths=lengths)
+    with on_threads:
+        without = batch.lstm(batch.x, lengths=lengths)
     assert_same(without, batch.lstm(batch.x, (h_0, c_0), lengths=lengths))
     output, state, _ = batch.lstm.forward(batch.x, lengths=lengths)
     assert_same((output, state), without)
+
+
+# --- the other instruction sets ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "neon"])
+def test_every_other_instruction_set_keeps_them_too(isa: str) -> None:
+    """All tests of this file but this one, in a process that has picked that set."""
+    chosen = {"FASTLSTM_ISA": isa}
+    if isa == _core.ISA:
+        pytest.skip("this process has it")
+    if "not supported" in start_python("-c", "import fastlstm", environment=chosen).stderr:
+        pytest.skip(f"this machine has no {isa}")
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not every_other", __file__]
+    printed = run_python(*command, environment=chosen, timeout=300)
+    assert " passed" in printed
+    assert "skipped" not in printed
