@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fastlstm import _core
 from tests.processes import run_python
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -23,9 +24,10 @@ from fastlstm.threads import LEAST_WORK, _blas_hold
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of fork with threads, from Python 3.12 on
 set_num_threads(2)
-LSTM_UNDER_TEST = LSTM(32, 48, 2, bidirectional=True, dtype=np.float64, rng=0)
-X = np.random.default_rng(0).standard_normal((40, 120, 32))
-assert 8 * 40 * 120 * 48 * (32 + 48) > 4 * LEAST_WORK
+STEPS, BATCH, HIDDEN = (int(word) for word in os.environ["FASTLSTM_TEST_SIZES"].split())
+LSTM_UNDER_TEST = LSTM(32, HIDDEN, 2, bidirectional=True, dtype=np.float64, rng=0)
+X = np.random.default_rng(0).standard_normal((STEPS, BATCH, 32))
+assert 8 * STEPS * BATCH * HIDDEN * (32 + HIDDEN) > 4 * LEAST_WORK
 
 def step(_=None):
     output, state, tape = LSTM_UNDER_TEST.forward(X)
@@ -129,27 +131,41 @@ else:
 """
 
 
-def run_script(folder: Path, text: str, *arguments: str) -> None:
+# Steps, batch and units: threads share out the sequences, or, of a small batch, the units.
+BY_SEQUENCES, BY_UNITS = "40 120 48", "200 5 100"
+both_ways = pytest.mark.parametrize("sizes", [BY_SEQUENCES, BY_UNITS], ids=["sequences", "units"])
+
+
+def run_script(folder: Path, text: str, *arguments: str, sizes: str = BY_SEQUENCES) -> None:
     """Run a script from a file: a spawned child imports it."""
     script = folder / "script.py"
     script.write_text(COMMON + text)
-    assert run_python(str(script), *arguments, timeout=120).strip() == "fine"
+    environment = {"FASTLSTM_TEST_SIZES": sizes, "FASTLSTM_ISA": _core.ISA}
+    printed = run_python(str(script), *arguments, environment=environment, timeout=120)
+    assert printed.strip() == "fine"
 
 
-def test_a_child_of_a_process_that_used_threads_computes_the_same(tmp_path: Path) -> None:
-    run_script(tmp_path, AFTER_USE)
+@both_ways
+def test_a_child_of_a_process_that_used_threads_computes_the_same(
+    sizes: str, tmp_path: Path
+) -> None:
+    run_script(tmp_path, AFTER_USE, sizes=sizes)
 
 
 def test_a_child_and_its_child_of_a_process_that_used_none_compute_the_same(tmp_path: Path) -> None:
     run_script(tmp_path, BEFORE_USE)
 
 
-def test_a_child_born_during_a_call_of_another_thread_computes_the_same(tmp_path: Path) -> None:
-    run_script(tmp_path, DURING_A_CALL)
+@both_ways
+def test_a_child_born_during_a_call_of_another_thread_computes_the_same(
+    sizes: str, tmp_path: Path
+) -> None:
+    run_script(tmp_path, DURING_A_CALL, sizes=sizes)
 
 
-def test_threads_of_a_child_compute_the_same(tmp_path: Path) -> None:
-    run_script(tmp_path, FORKED_THREADS)
+@both_ways
+def test_threads_of_a_child_compute_the_same(sizes: str, tmp_path: Path) -> None:
+    run_script(tmp_path, FORKED_THREADS, sizes=sizes)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

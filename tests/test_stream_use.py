@@ -17,6 +17,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 from fastlstm import LSTM, Stream, _core
+from tests.floating_point import subnormals_work
 from tests.processes import run_python
 from tests.strange import (
     Argument,
@@ -32,7 +33,7 @@ from tests.strange import (
 )
 from tests.support import Array, State, assert_same_bits
 from tests.test_stream import DTYPES, steps_of, values
-from tests.test_threads import longest_silence, subnormals_work
+from tests.test_threads import longest_silence
 
 # --- arguments -----------------------------------------------------------------------------------
 

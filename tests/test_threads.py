@@ -14,6 +14,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from fastlstm import LSTM, _core, get_num_threads, set_num_threads
+from fastlstm._stack import Stack
 from fastlstm.threads import (
     LEAST_WORK,
     _blas_hold,
@@ -183,13 +184,40 @@ def _quick_switches() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+# Shared out by sequences, or, of a batch that is too small for that, by hidden units.
+WAYS = {"sequences": (40, 160, 32), "units": (80, 6, 150)}  # steps, batch, units
+
+
+def test_the_ways_to_share_out_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the tests of both would be of one."""
+    split, taken = Stack._split, set[tuple[int, int]]()
+
+    def note(*arguments: Any) -> tuple[Array, Array]:
+        blocks, shares = split(*arguments)
+        taken.add((len(blocks) - 1, len(shares) - 1))
+        return blocks, shares
+
+    monkeypatch.setattr(Stack, "_split", note)
+    set_num_threads(2)
+    alone = not _core.OPENMP or not (_core.VECTOR[4] or _blas_hold.possible)
+    for way, (steps, batch, hidden) in WAYS.items():
+        taken.clear()
+        lstm = LSTM(24, hidden, rng=0)
+        step_of(lstm, normal(np.random.default_rng(0), (steps, batch, 24), np.float32))
+        shared = (1, 2) if way == "units" and _core.VECTOR[4] else (2, 1)
+        assert taken == {(1, 1) if alone else shared}
+
+
 @pytest.mark.usefixtures("_quick_switches")
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_eight_python_threads_on_one_model_get_the_bits_of_one(threads: int) -> None:
+def test_eight_python_threads_on_one_model_get_the_bits_of_one(threads: int, way: str) -> None:
     set_num_threads(threads)
-    lstm = busy_layer()
-    xs = [busy_input(seed=seed) for seed in range(4)]
-    lengths = [None, None, np.arange(160) % 41, np.full(160, 7)]
+    steps, batch, hidden = WAYS[way]
+    lstm = LSTM(24, hidden, 2, bidirectional=way == "sequences", rng=0)
+    rng = np.random.default_rng(0)
+    xs = [normal(rng, (steps, batch, 24), np.float32) for _ in range(4)]
+    lengths = [None, None, np.arange(batch) * 7 % (steps + 1), np.full(batch, 7)]
     expected = [step_of(lstm, x, ends) for x, ends in zip(xs, lengths, strict=True)]
     together = threading.Barrier(8)
 
@@ -263,7 +291,7 @@ def test_the_gil_is_released_during_a_long_call(way: str, threads: int) -> None:
     A busy machine can silence a thread too, so the best of some attempts counts.
     """
     set_num_threads(threads)
-    lstm = LSTM(1, 160, rng=0)  # the recurrence is nearly all of the work
+    lstm = LSTM(1, 160, rng=0)  # the recurrence is nearly all of the work, shared out by units
     x = np.ones((500, 8, 1), np.float32)
     output, _ = lstm(x)
 
@@ -414,41 +442,3 @@ def test_results_do_not_depend_on_the_threads_of_openblas(
         assert set(results) == set(expected)
         for name, array in expected.items():
             assert_close(results[name], array, 1e-12, name)
-
-
-# --- the floating-point mode ---------------------------------------------------------------------
-
-
-def subnormals_work() -> bool:
-    """Whether numbers below the normal range are kept, as results and as operands."""
-    small, large = np.full(33, 1e-30, np.float32), np.full(33, 1e10, np.float32)
-    made = small * np.float32(1e-10)
-    used = made * large
-    wide = np.full(33, 1e-300) * 1e-20
-    return bool(made.all() and used.all() and wide.all()) and 2.0**-1030 * 1.0 != 0.0
-
-
-def test_subnormal_arithmetic_works_after_import_in_a_fresh_process() -> None:
-    code = (
-        "import numpy as np, threading; import fastlstm; from tests.test_threads import "
-        "subnormals_work as works; seen = [works()];"
-        "thread = threading.Thread(target=lambda: seen.append(works()));"
-        "thread.start(); thread.join(); print(seen)"
-    )
-    assert run_python("-W", "ignore", "-c", code).strip() == "[True, True]"
-
-
-def test_subnormal_arithmetic_works_after_a_run_in_every_thread() -> None:
-    set_num_threads(2)
-    lstm, x = busy_layer(), busy_input()
-
-    def run() -> tuple[bool, bool]:
-        step_of(lstm, x)
-        with ThreadPoolExecutor(1) as started_later:
-            return subnormals_work(), started_later.submit(subnormals_work).result()
-
-    assert run() == (True, True)
-    with ThreadPoolExecutor(4) as workers:
-        outcomes = [future.result() for future in [workers.submit(run) for _ in range(4)]]
-    assert outcomes == [(True, True)] * 4
-    assert float(np.finfo(np.float32).smallest_subnormal) > 0
