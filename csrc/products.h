@@ -23,7 +23,9 @@
 #else
 #define TILE_ROWS 6 /* 24 accumulators of 32 registers */
 #endif
-#define BLOCK_INNER 96 /* k at a time, where a panel serves several tiles: 24 KiB stay in L1 */
+#define PAIR_ROWS (TILE_ROWS / 2) /* so many rows leave room for a pair of panels */
+#define BLOCK_INNER 256 /* k at a time, where a panel serves several tiles: 64 KiB stay in L2 */
+#define PACK_INNER 64   /* the same where panels are packed on the way, on the stack */
 #define BLOCK_ROWS 120 /* rows of A at a time, which stay in L2 over all panels */
 #if defined(__clang__)
 #define FASTLSTM_UNROLL _Pragma("unroll")
@@ -303,19 +305,35 @@ TILES_OF_ROWS(6)
     {                                                                                              \
         TILE_TABLE(kind, 1), TILE_TABLE(kind, 2), TILE_TABLE(kind, 3), TILE_TABLE(kind, 4)         \
     }
-/* One row fills too few registers to hide the latency of a fused multiply-add: two panels do. */
-static void KERNEL(tile_plain_pair)(const tile_arguments *it)
-{
-    KERNEL(tile)(1, 2, GATES, 0, it);
-}
-static void KERNEL(tile_cell_pair)(const cell_arguments *it)
-{
-    KERNEL(cell_tile)(1, 2, it);
-}
-static void KERNEL(tile_back_pair)(const back_arguments *it)
-{
-    KERNEL(back_tile)(1, 2, GATES, it);
-}
+/* Few rows fill too few registers to hide the latency of memory and of a fused multiply-add: a
+ * pair of panels does. */
+#define PAIRS(rows)                                                                                \
+    static void KERNEL(tile_plain_pair_##rows)(const tile_arguments *it)                           \
+    {                                                                                              \
+        KERNEL(tile)(rows, 2, GATES, 0, it);                                                       \
+    }                                                                                              \
+    static void KERNEL(tile_cell_pair_##rows)(const cell_arguments *it)                            \
+    {                                                                                              \
+        KERNEL(cell_tile)(rows, 2, it);                                                            \
+    }                                                                                              \
+    static void KERNEL(tile_back_pair_##rows)(const back_arguments *it)                            \
+    {                                                                                              \
+        KERNEL(back_tile)(rows, 2, GATES, it);                                                     \
+    }
+PAIRS(1)
+#if PAIR_ROWS == 3
+PAIRS(2)
+PAIRS(3)
+#define PAIR_TABLE(kind)                                                                           \
+    {                                                                                              \
+        KERNEL(tile_##kind##_pair_1), KERNEL(tile_##kind##_pair_2), KERNEL(tile_##kind##_pair_3)   \
+    }
+#else
+#define PAIR_TABLE(kind)                                                                           \
+    {                                                                                              \
+        KERNEL(tile_##kind##_pair_1)                                                               \
+    }
+#endif
 
 /* By width - 1 and rows - 1. */
 static void (*const KERNEL(tiles)[2][GATES][TILE_ROWS])(const tile_arguments *) = {
@@ -323,10 +341,16 @@ static void (*const KERNEL(tiles)[2][GATES][TILE_ROWS])(const tile_arguments *) 
 static void (*const KERNEL(back_tiles)[GATES][TILE_ROWS])(const back_arguments *) =
     TILE_TABLES(back);
 static void (*const KERNEL(cell_tiles)[TILE_ROWS])(const cell_arguments *) = TILE_TABLE(cell, 4);
+/* By rows - 1. */
+static void (*const KERNEL(pairs)[PAIR_ROWS])(const tile_arguments *) = PAIR_TABLE(plain);
+static void (*const KERNEL(back_pairs)[PAIR_ROWS])(const back_arguments *) = PAIR_TABLE(back);
+static void (*const KERNEL(cell_pairs)[PAIR_ROWS])(const cell_arguments *) = PAIR_TABLE(cell);
 #undef TILES
 #undef TILES_OF_ROWS
 #undef TILE_TABLE
 #undef TILE_TABLES
+#undef PAIRS
+#undef PAIR_TABLE
 
 /* Rows of the next tile, where `rows` are left: as even as can be, so that none is left narrow. */
 FASTLSTM_INLINE ptrdiff_t KERNEL(next_tile)(ptrdiff_t rows)
@@ -335,27 +359,34 @@ FASTLSTM_INLINE ptrdiff_t KERNEL(next_tile)(ptrdiff_t rows)
     return (rows + tiles - 1) / tiles;
 }
 
-/* Columns to take next, where `left` are left: a panel, or a pair of panels for a single row. From
+/* Columns to take next, where `left` are left: a panel, or a pair of panels for few rows. From
  * the end if `descending`: a step that begins with the panels that the step before ended with
  * still finds them in the cache. */
 FASTLSTM_INLINE ptrdiff_t KERNEL(next_columns)(ptrdiff_t rows, ptrdiff_t left, int descending)
 {
     if (descending && left % PANEL != 0)
         return left % PANEL;
-    if (rows == 1 && left >= 2 * PANEL)
+    if (rows <= PAIR_ROWS && left >= 2 * PANEL)
         return 2 * PANEL;
     return left < PANEL ? left : PANEL;
 }
 
 /* --------------------------------------------------------------------------- products -------- */
 
+/* k at a time, at most `most` and as even as can be. */
+FASTLSTM_INLINE ptrdiff_t KERNEL(block_of)(ptrdiff_t inner, ptrdiff_t most)
+{
+    ptrdiff_t blocks = (inner + most - 1) / most;
+    return blocks > 0 ? (inner + blocks - 1) / blocks : 0;
+}
+
 /* out = initial + A·panel for `rows` rows and some k; a pair of panels if there are so many
  * columns. */
 static void KERNEL(multiply_panel)(tile_arguments it, ptrdiff_t rows, int transposed)
 {
     if (it.columns == 2 * PANEL) {
-        assert(rows == 1 && !transposed);
-        KERNEL(tile_plain_pair)(&it);
+        assert(rows >= 1 && rows <= PAIR_ROWS && !transposed);
+        KERNEL(pairs)[rows - 1](&it);
         return;
     }
     int width = KERNEL(panel_width)(it.columns);
@@ -379,7 +410,7 @@ static void KERNEL(multiply_packed)(real *out, ptrdiff_t ld_out, const real *ini
     assert(rows * columns == 0 || (out != NULL && a != NULL && panels != NULL));
     for (ptrdiff_t row = 0; row < rows; row += BLOCK_ROWS) {
         ptrdiff_t count = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
-        ptrdiff_t step = count > TILE_ROWS ? BLOCK_INNER : inner;
+        ptrdiff_t step = count > TILE_ROWS ? KERNEL(block_of)(inner, BLOCK_INNER) : inner;
         for (ptrdiff_t column = 0, some; column < columns; column += some) {
             some = KERNEL(next_columns)(count, columns - column, 0);
             tile_arguments it = {.out = out + row * ld_out + column,
@@ -416,7 +447,7 @@ static void KERNEL(cell_step)(real *h, real *c, real *gates, real *pre, const re
     ptrdiff_t ld_pre = (hidden + V_WIDTH - 1) / V_WIDTH * PANEL;
     ptrdiff_t end = (last + V_WIDTH - 1) / V_WIDTH * PANEL;
     ptrdiff_t inner = h_prev != NULL ? hidden : 0;
-    ptrdiff_t step = rows > TILE_ROWS ? BLOCK_INNER : inner;
+    ptrdiff_t step = rows > TILE_ROWS ? KERNEL(block_of)(inner, BLOCK_INNER) : inner;
     for (ptrdiff_t left = end - first * GATES, some; left > 0; left -= some) {
         some = KERNEL(next_columns)(rows, left, descending);
         ptrdiff_t column = descending ? first * GATES + left - some : end - left;
@@ -451,7 +482,7 @@ static void KERNEL(cell_step)(real *h, real *c, real *gates, real *pre, const re
                                  .panel_stride = PANEL * hidden,
                                  .inner = inner - k};
             if (some > PANEL)
-                KERNEL(tile_cell_pair)(&it);
+                KERNEL(cell_pairs)[count - 1](&it);
             else
                 KERNEL(cell_tiles)[count - 1](&it);
         }
@@ -471,7 +502,7 @@ static void KERNEL(cell_step_back)(real *gates, real *d_c, real *d_h, const real
     assert(rows * hidden == 0 || (c != NULL && c_prev != NULL));
     assert(d_next == NULL || rows * hidden == 0 || panels != NULL);
     ptrdiff_t inner = d_next != NULL ? GATES * hidden : 0;
-    ptrdiff_t step = rows > TILE_ROWS ? BLOCK_INNER : inner;
+    ptrdiff_t step = rows > TILE_ROWS ? KERNEL(block_of)(inner, BLOCK_INNER) : inner;
     for (ptrdiff_t left = last - first, some; left > 0; left -= some) {
         some = KERNEL(next_columns)(rows, left, descending);
         ptrdiff_t unit = descending ? first + left - some : last - left;
@@ -508,7 +539,7 @@ static void KERNEL(cell_step_back)(real *gates, real *d_c, real *d_h, const real
                 .panel_stride = PANEL * GATES * hidden,
                 .inner = inner - k};
             if (some > PANEL)
-                KERNEL(tile_back_pair)(&it);
+                KERNEL(back_pairs)[count - 1](&it);
             else
                 KERNEL(back_tiles)[width - 1][count - 1](&it);
         }
@@ -523,11 +554,12 @@ static void KERNEL(multiply)(real *out, ptrdiff_t ld_out, const real *a, ptrdiff
     assert((transpose_a ? inner : rows) <= 1 || ld_a >= (transpose_a ? rows : inner));
     assert((transpose_b ? columns : inner) <= 1 || ld_b >= (transpose_b ? inner : columns));
     assert(rows * columns == 0 || (out != NULL && a != NULL && b != NULL));
-    real panel[BLOCK_INNER * PANEL], a_block[BLOCK_INNER * BLOCK_ROWS];
+    real panel[PACK_INNER * PANEL], a_block[PACK_INNER * BLOCK_ROWS];
+    ptrdiff_t step = KERNEL(block_of)(inner, PACK_INNER);
     for (ptrdiff_t row = 0; row < rows; row += BLOCK_ROWS) {
         ptrdiff_t count = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
-        for (ptrdiff_t k = 0; k < inner; k += BLOCK_INNER) {
-            ptrdiff_t depth = inner - k < BLOCK_INNER ? inner - k : BLOCK_INNER;
+        for (ptrdiff_t k = 0; k < inner; k += step) {
+            ptrdiff_t depth = inner - k < step ? inner - k : step;
             tile_arguments it = {.ld_out = ld_out,
                                  .ld_initial = ld_out,
                                  .a = transpose_a ? a_block : a + row * ld_a + k,
