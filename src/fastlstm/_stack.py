@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm import _core, _products
+from fastlstm import _core, _products, _scratch
 from fastlstm._random import dropout_mask
 from fastlstm._validate import Array
 from fastlstm._weights import GATES, WeightCache, is_packed, unit_shares
@@ -26,7 +26,7 @@ from fastlstm.threads import team
 CHUNK_BYTES = 400 << 10
 
 # Sequences for each thread from which on a batch is shared out by sequences, and not by units.
-BLOCK_ROWS = 16
+LEAST_SEQUENCES = 16
 
 # Bytes of gate gradients whose rows make one run of the sums for the weights' gradients: enough
 # work for threads to share in each run. The cuts are part of what a gradient's bits depend on.
@@ -148,7 +148,10 @@ class Stack:
         """
         layers = []
         for directions in self.layers:
-            output = np.empty((packing.rows, self.width), self.dtype)
+            last = directions is self.layers[-1]
+            # Only the last layer's output leaves this call, and for good.
+            make = np.empty if last and not keep else _scratch.take
+            output = make((packing.rows, self.width), self.dtype)
             runs = []
             for direction in directions:
                 h_rows = output[:, direction.columns] if self.bidirectional else output
@@ -159,10 +162,12 @@ class Stack:
                 if run is not None:
                     runs.append(run)
             mask = None
-            if rng is not None and dropout and directions is not self.layers[-1]:
+            if rng is not None and dropout and not last:
                 mask = dropout_mask(rng, output.shape, dropout, self.dtype)
             if keep:
                 layers.append(LayerRun(runs, mask))
+            elif directions is not self.layers[0]:
+                _scratch.give(x)
             x = output if mask is None else output * mask
         return x, layers
 
@@ -186,14 +191,21 @@ class Stack:
             kept = layers.pop()
             if kept.mask is not None:
                 d_output *= kept.mask
-            d_x = np.empty(kept.runs[0].x.shape, self.dtype)
+            first = directions is self.layers[0]
+            d_x = (np.empty if first else _scratch.take)(kept.runs[0].x.shape, self.dtype)
             for run, direction in zip(kept.runs, directions, strict=True):
                 grads |= self._run_direction_back(
                     parameters, weights, packing, direction, run, d_x,
                     d_output[:, direction.columns],
                     d_h[direction.index], d_c[direction.index],
                 )  # fmt: skip
+                _scratch.give(run.gates, run.c)
+            # The output of this layer was the input of the one above, which has had its turn.
+            _scratch.give(kept.runs[0].h)
+            if directions is not self.layers[-1]:
+                _scratch.give(d_output)
             d_output = d_x
+        _scratch.give(kept.runs[0].x)
         return d_output, {name: grads[name] for name in parameters}
 
     def _run_direction(
@@ -216,10 +228,13 @@ class Stack:
         # BLAS leaves the gates where it made their pre-activations, in rows for all chunks.
         run, c, gates = None, None, None
         if keep:
-            c = np.empty((packing.rows, hidden), dtype)
-            gates = np.empty((packing.rows, 4 * hidden), dtype)
+            c = _scratch.take((packing.rows, hidden), dtype)
+            gates = _scratch.take((packing.rows, 4 * hidden), dtype)
             run = Run(x, h, c, gates, h_n.copy(), c_n.copy(), zero_state)
-        pre = np.empty((widest, columns), dtype) if gates is None or own.packed else gates
+        if gates is not None and not own.packed:
+            pre = gates
+        else:
+            pre = _scratch.take((widest, columns), dtype)
         if packing.rows:
             with team(self._work(x), blas=not own.packed) as threads:
                 _core.forward(
@@ -227,6 +242,8 @@ class Stack:
                     packing.offsets, chunks, *self._split(packing, threads, own.packed, 1),
                     direction.backwards, keep, zero_state, own.packed,
                 )  # fmt: skip
+        if pre is not gates:
+            _scratch.give(pre)
         return run
 
     def _run_direction_back(
@@ -264,7 +281,7 @@ class Stack:
     ) -> tuple[Array, Array]:
         """Blocks of sequences, or shares of units in panels of `panel` vectors, for threads."""
         hidden = self.hidden_size
-        if packed and threads > 1 and packing.batch < BLOCK_ROWS * threads:
+        if packed and threads > 1 and packing.batch < LEAST_SEQUENCES * threads:
             units = panel * _core.VECTOR[self.dtype.itemsize]
             shares = unit_shares(hidden, threads, units)
             if len(shares) > 2:

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastlstm import _scratch
 from fastlstm._random import uniform_arrays
 from fastlstm._sequences import Sequences, check_sequences, check_state, state_shape
 from fastlstm._stack import Stack
@@ -255,7 +256,7 @@ class LSTM(Layer):
         rng = check_given_generator("rng", rng)
         sequences, rows, h, c = self._check_batch(x, state, lengths)
         if np.may_share_memory(rows, x):
-            rows = rows.copy()
+            rows = _scratch.copy(rows)
         output, layers = self._stack.forward(
             self._weights, sequences.packing, rows, h, c,
             zero_state=state is None, keep=True, dropout=self.dropout, rng=rng,
