@@ -263,3 +263,18 @@ def test_weights_cannot_be_assigned_to() -> None:
 def test_an_unfinished_layer_has_no_attributes_instead_of_recursing() -> None:
     with pytest.raises(AttributeError, match="factor"):
         _ = Scale.__new__(Scale).factor
+
+
+@pytest.mark.parametrize("duplicate", DUPLICATES, ids=["deepcopy", "pickle"])
+def test_copies_of_large_arrays_can_be_changed(duplicate: Callable[[Any], Any]) -> None:
+    """A pickle keeps a large read-only array as bytes, of which NumPy makes no writable view."""
+    layer = Parameters({"weight": np.zeros(5000)})
+    network = Parameters.join({"layer": layer})
+    layer, network = duplicate((layer, network))
+    layer.load_state_dict({"weight": np.ones(5000)})
+    assert (network["layer.weight"] == 1).all()
+    network.load_state_dict({"layer.weight": np.full(5000, 2.0)})
+    assert (layer["weight"] == 2).all()
+    assert layer.version == network.version
+    with pytest.raises(ValueError, match="read-only"):
+        layer["weight"][0] = 1

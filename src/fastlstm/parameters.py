@@ -33,11 +33,10 @@ class Parameters(Mapping[str, Array]):
     (array([1., 1.], dtype=float32), 2)
     """
 
-    __slots__ = ("_counters", "_owned")
+    __slots__ = ("_counters", "_owned", "_parts")
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        owned = {name: np.array(array, order="C") for name, array in arrays.items()}
-        self.__setstate__((owned, ([0],)))
+        self._own({name: np.array(array, order="C") for name, array in arrays.items()}, [0])
 
     @classmethod
     def join(cls, parts: Mapping[str, Parameters]) -> Parameters:
@@ -45,22 +44,41 @@ class Parameters(Mapping[str, Array]):
 
         The arrays are shared with the layers, and a change moves the version of every layer.
         """
-        owned = {
+        joined = cls.__new__(cls)
+        joined._share(dict(parts))
+        return joined
+
+    def _own(self, arrays: dict[str, Array], counter: list[int]) -> None:
+        self._parts: dict[str, Parameters] | None = None  # of a network
+        self._owned = arrays
+        self._counters: tuple[list[int], ...] = (counter,)
+        self._freeze()
+
+    def _share(self, parts: dict[str, Parameters]) -> None:
+        self._parts = parts
+        self._owned = {
             f"{prefix}.{name}": array
             for prefix, part in parts.items()
             for name, array in part._owned.items()
         }
-        counters = tuple(counter for part in parts.values() for counter in part._counters)
-        joined = cls.__new__(cls)
-        joined.__setstate__((owned, counters))
-        return joined
+        self._counters = tuple(counter for part in parts.values() for counter in part._counters)
 
-    def __getstate__(self) -> tuple[dict[str, Array], tuple[list[int], ...]]:
-        return self._owned, self._counters
+    def __getstate__(self) -> tuple[dict[str, Parameters] | None, dict[str, Array], list[int]]:
+        # A network's are those of its parts, so that a copy of both shares arrays as they do.
+        if self._parts is not None:
+            return self._parts, {}, []
+        return None, self._owned, self.counter
 
-    def __setstate__(self, state: tuple[dict[str, Array], tuple[list[int], ...]]) -> None:
-        self._owned, self._counters = state
-        self._freeze()
+    def __setstate__(
+        self, state: tuple[dict[str, Parameters] | None, dict[str, Array], list[int]]
+    ) -> None:
+        parts, arrays, counter = state
+        if parts is not None:
+            self._share(parts)
+        else:
+            # An array that was read-only comes out of a pickle as a view of bytes, for ever so.
+            owned = {k: a if a.flags.owndata else a.copy() for k, a in arrays.items()}
+            self._own(owned, counter)
 
     @property
     def version(self) -> int:

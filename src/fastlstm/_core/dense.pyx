@@ -1,10 +1,15 @@
-"""Products, sums and softmax for the rest of the network, each summed in one fixed order."""
+"""Products, sums and softmax for the rest of the network, each summed in one fixed order.
+
+In products subnormal numbers count as zero, as they do in the time loop.
+"""
 
 from cython.parallel cimport prange
+from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from fastlstm._core.blas cimport gemm, real
 from fastlstm._core.kernels cimport isa, multiply, multiply_packed, softmax
+from fastlstm._core.threads cimport fastlstm_flush_begin, fastlstm_flush_end
 
 cdef enum:
     RUN = 256  # rows that sum_rows adds up apart
@@ -40,6 +45,7 @@ cdef void _matmul_rows(
     bint transpose_a, bint transpose_b, bint accumulate,
     Py_ssize_t row, Py_ssize_t end, Py_ssize_t k, bint packed,
 ) noexcept nogil:
+    cdef uint64_t mode = fastlstm_flush_begin()
     cdef const real* a_rows = &a[0, row] if transpose_a else &a[row, 0]
     if packed:
         multiply(&out[row, 0], out.shape[1], a_rows, a.shape[1], transpose_a, &b[0, 0],
@@ -47,6 +53,7 @@ cdef void _matmul_rows(
     else:
         gemm(&out[row, 0], a_rows, &b[0, 0], transpose_a, transpose_b, end - row, out.shape[1], k,
              out.shape[1], a.shape[1], b.shape[1], accumulate)
+    fastlstm_flush_end(mode)
 
 
 def matmul_panels(
@@ -82,9 +89,11 @@ cdef void _matmul_panels_part(
     real[:, ::1] out, const real* initial, const real[:, ::1] a, const real[::1] panels,
     Py_ssize_t row, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
+    cdef uint64_t mode = fastlstm_flush_begin()
     cdef Py_ssize_t inner = a.shape[1]
     multiply_packed(&out[row, first], out.shape[1], &initial[first] if initial else NULL,
                     &a[row, 0], inner, &panels[first * inner], end - row, inner, last - first)
+    fastlstm_flush_end(mode)
 
 
 def sum_rows(
