@@ -34,6 +34,12 @@
 #else
 #define FASTLSTM_UNROLL
 #endif
+/* Where there are registers enough: compilers would rather load a weight again for each row. */
+#if defined(FASTLSTM_ISA_AVX512) && defined(__GNUC__)
+#define KEEP_IN_REGISTER(x) __asm__("" : "+v"(x))
+#else
+#define KEEP_IN_REGISTER(x) ((void)0)
+#endif
 #define PANEL (GATES * V_WIDTH) /* columns of a whole panel */
 #define tile_arguments FASTLSTM_TYPED(tile_arguments)
 #define cell_arguments FASTLSTM_TYPED(cell_arguments)
@@ -108,8 +114,10 @@ FASTLSTM_INLINE void KERNEL(accumulate)(vec acc[][GATES], int rows, int panels, 
             const WEIGHT *weights = panel + p * panel_stride + k * width * V_WIDTH;
             vec w[GATES];
             FASTLSTM_UNROLL
-            for (int v = 0; v < width; v++)
+            for (int v = 0; v < width; v++) {
                 w[v] = LOAD_WEIGHTS(weights + v * V_WIDTH);
+                KEEP_IN_REGISTER(w[v]);
+            }
             FASTLSTM_UNROLL
             for (int r = 0; r < rows; r++) {
                 vec x = v_set(a[r * row_stride + k * inner_stride]);
