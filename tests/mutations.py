@@ -36,6 +36,7 @@ TESTS = [
     "tests/test_weights.py",
     "tests/test_blas.py",
     "tests/test_core.py",
+    "tests/test_flush.py",
     "tests/test_stack.py",
     "tests/test_stream.py",
     "tests/test_stream_use.py",
@@ -65,7 +66,9 @@ BLAS_ONLY = "generic"  # the instruction set that BLAS serves
 
 KERNELS = "csrc/kernels.c"
 PANELS = "csrc/products.h"
+FLUSH = "csrc/flush.h"
 CORE = "src/fastlstm/_core/time_loop.pyx"
+STEP = "src/fastlstm/_core/step.pxd"
 DENSE = "src/fastlstm/_core/dense.pyx"
 BLAS = "src/fastlstm/_core/blas.pyx"
 STEPPER = "src/fastlstm/_core/stream.pyx"
@@ -120,16 +123,16 @@ MUTATIONS = [
     ),
     Mutation(
         "article: the term through h of the step before left out",
-        CORE,
+        STEP,
         "rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, False)",
         "rows, hidden, 0, hidden, 4 * hidden, hidden, False)",
         BLAS_ONLY,
     ),
     Mutation(
         "only gate i in the term through h of the step before",
-        CORE,
-        "&weight_hh[0], rows, 4 * hidden, hidden)",
-        "&weight_hh[0], rows, hidden, hidden)",
+        PANELS,
+        "inner = d_next != NULL ? GATES * hidden : 0;",
+        "inner = d_next != NULL ? hidden : 0;",
     ),
     Mutation(
         "dc from later steps overwritten",
@@ -159,26 +162,26 @@ MUTATIONS = [
     Mutation(
         "product with the initial state always skipped",
         CORE,
-        "<real*>NULL if zero_state else &h_n[first + entered, 0],",
-        "<real*>NULL,",
+        "NULL if zero_state else h_first + entered * hidden, c_first",
+        "<real*>NULL, c_first",
     ),
     Mutation(
         "product with h of the step before always skipped",
         CORE,
-        "&pre[row - pre_row, 0], &h[row_prev, 0],",
-        "&pre[row - pre_row, 0], <real*>NULL,",
+        "h_rows + row_prev * ld_h, all_c",
+        "<real*>NULL, all_c",
     ),
     Mutation(
         "gates of entering sequences kept in the rows of others",
         CORE,
-        "kept = &gates[row + entered, 0]",
-        "kept = &gates[row, 0]",
+        "kept = all_gates + (row + entered) * 4 * hidden",
+        "kept = all_gates + row * 4 * hidden",
     ),
     Mutation(
         "gates kept in the rows of the first chunk",
         CORE,
-        "kept = &gates[row, 0]",
-        "kept = &gates[row - pre_row, 0]",
+        "kept = all_gates + row * 4 * hidden",
+        "kept = all_gates + (row - offsets[chunk_first]) * 4 * hidden",
     ),
     Mutation(
         "a chunk's pre-activations looked for where the batch begins",
@@ -196,67 +199,67 @@ MUTATIONS = [
     Mutation(
         "one sequence's final state not handed over",
         CORE,
-        "for i in range(staying, rows):",
-        "for i in range(staying + 1, rows):",
+        "for b in range(staying, rows):",
+        "for b in range(staying + 1, rows):",
     ),
     Mutation(
         "c_n takes h",
         CORE,
-        "memcpy(&c_n[first + i, 0], &c[row + i, 0], width)",
-        "memcpy(&c_n[first + i, 0], &h[row + i, 0], width)",
+        "memcpy(c_n + b * hidden + unit, c + b * hidden + unit, width)",
+        "memcpy(c_n + b * hidden + unit, h + b * ld_h + unit, width)",
     ),
     Mutation(
         "last row of a share not projected",
         CORE,
-        "row + rows * part // parts, row + rows * (part + 1) // parts,",
-        "row + rows * part // parts, row + rows * (part + 1) // parts - 1,",
+        "end = row + rows * (part.member + 1) // part.team",
+        "end = row + rows * (part.member + 1) // part.team - 1",
     ),
     Mutation(
         "bias set in the first row of a share alone",
-        CORE,
-        "memcpy(&pre[i - pre_row, 0], &bias[0], width * sizeof(real))",
-        "memcpy(&pre[row - pre_row, 0], &bias[0], width * sizeof(real))",
+        STEP,
+        "memcpy(pre + row * width, bias, width * sizeof(real))",
+        "memcpy(pre, bias, width * sizeof(real))",
         BLAS_ONLY,
     ),
     Mutation(
         "bias left out",
-        CORE,
-        "&bias[0], &x[row, 0], inner,",
-        "NULL, &x[row, 0], inner,",
+        STEP,
+        "pre + column, width, bias + column, x, inner,",
+        "pre + column, width, <real*>NULL, x, inner,",
     ),
     Mutation(
         "c_t for c of the step before",
         CORE,
-        "&c[row, 0], &c[offsets[t - step] + first, 0],",
-        "&c[row, 0], &c[row, 0],",
+        "c_prev = &c[row_prev + begin, 0]",
+        "c_prev = &c[row + begin, 0]",
     ),
     Mutation(
         "another sequence's c_0 in backward",
         CORE,
-        "&c[row + entered, 0], &c_0[first + entered, 0],",
-        "&c[row + entered, 0], &c_0[first, 0],",
+        "c_prev = &c_0[first + begin, 0]",
+        "c_prev = &c_0[first, 0]",
     ),
     Mutation(
         "W_hh transposed in backward",
-        CORE,
-        """&weight_hh[0], False, False,
-                     rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, False)""",
-        """&weight_hh[0], False, True,
-                     rows, hidden, 4 * hidden, hidden, 4 * hidden, 4 * hidden, False)""",
+        STEP,
+        """gemm(d_h, d_gates, weight_hh, False, False,
+             rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, False)""",
+        """gemm(d_h, d_gates, weight_hh, False, True,
+             rows, hidden, 4 * hidden, hidden, 4 * hidden, 4 * hidden, False)""",
         BLAS_ONLY,
     ),
     Mutation(
         "dh added to instead of overwritten",
-        CORE,
+        STEP,
         "rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, False)",
         "rows, hidden, 4 * hidden, hidden, 4 * hidden, hidden, True)",
         BLAS_ONLY,
     ),
     Mutation(
-        "dh of a block's first sequence added to all",
-        CORE,
-        "multiply_packed(&d_h[first, 0], hidden, NULL, &gates",
-        "multiply_packed(&d_h[first, 0], hidden, &d_h[first, 0], &gates",
+        "dh_0 of all begins with the first one's dh",
+        STEP,
+        "multiply_packed(d_h + unit, hidden, <real*>NULL, d_gates,",
+        "multiply_packed(d_h + unit, hidden, d_h + unit, d_gates,",
     ),
     Mutation(
         "h_t for h of the step before in dW_hh",
@@ -273,14 +276,8 @@ MUTATIONS = [
     Mutation(
         "a thread's block loses its last sequence",
         CORE,
-        "blocks[part + 1], keep, zero_state, packed)",
-        "blocks[part + 1] - 1, keep, zero_state, packed)",
-    ),
-    Mutation(
-        "a thread's block loses its last sequence in backward",
-        CORE,
-        "blocks[part], blocks[part + 1], packed)",
-        "blocks[part], blocks[part + 1] - 1, packed)",
+        "part.last = blocks[n_blocks * (member + 1) // team]",
+        "part.last = blocks[n_blocks * (member + 1) // team] - 1",
     ),
     Mutation(
         "bias gradient overwritten row by row",
@@ -327,10 +324,10 @@ MUTATIONS = [
         ".panel_stride = PANEL,",
     ),
     Mutation(
-        "strides of a transposed A swapped",
+        "rows of a transposed A are taken to be apart",
         PANELS,
-        "(acc, rows, 1, it->a, 1, it->stride,",
-        "(acc, rows, 1, it->a, it->stride, 1,",
+        "it->a, transposed ? 1 : it->stride,",
+        "it->a, it->stride,",
     ),
     Mutation(
         "a transposed A's later rows are the first 120",
@@ -341,20 +338,20 @@ MUTATIONS = [
     Mutation(
         "every tile of a step has the first one's pre-activations",
         PANELS,
-        ".pre = pre + row * columns + column,",
+        ".pre = pre + row * ld_pre + column,",
         ".pre = pre + column,",
     ),
     Mutation(
         "panels of gates have f before i and o before g",
         PANELS,
-        "(panels + g * V_WIDTH, weight + g * hidden * inner,",
-        "(panels + (g ^ 1) * V_WIDTH, weight + g * hidden * inner,",
+        "(panels + g * V_WIDTH, PANEL, weight",
+        "(panels + (g ^ 1) * V_WIDTH, PANEL, weight",
     ),
     Mutation(
         "no zeros past the last column of a panel",
         PANELS,
-        "v_store(panel + k * PANEL, v_set(0));",
-        "v_store(panel + k * PANEL, v_set(1));",
+        "STORE_WEIGHTS(panel + k * stride, v_set(0));",
+        "STORE_WEIGHTS(panel + k * stride, v_set(1));",
     ),
     Mutation(
         "columns past the last one stored",
@@ -377,8 +374,259 @@ MUTATIONS = [
     Mutation(
         "a row alone is rounded twice",
         PANELS,
-        "row[3] = v_fma(x, w3, row[3]);",
-        "row[3] = rows == 1 ? v_add(v_mul(x, w3), row[3]) : v_fma(x, w3, row[3]);",
+        "acc[r * panels + p][v] = v_fma(x, w[v], acc[r * panels + p][v]);",
+        """acc[r * panels + p][v] = rows > 1 ? v_fma(x, w[v], acc[r * panels + p][v])
+                                                      : v_add(v_mul(x, w[v]), acc[p][v]);""",
+    ),
+    # --- backward, step by step ------------------------------------------------------------------
+    Mutation(
+        "dh from the step itself instead of the one after",
+        CORE,
+        "&gates[row_next + begin, 0] if begin < later else NULL,",
+        "&gates[row + begin, 0] if begin < later else NULL,",
+    ),
+    Mutation(
+        "sequences with a step before pass for those with one after",
+        CORE,
+        "&gates[row_next + begin, 0] if begin < later else NULL,",
+        "&gates[row_next + begin, 0] if begin < entered else NULL,",
+    ),
+    Mutation(
+        "a segment runs on past the sequences with a step after",
+        CORE,
+        """            if begin < later:
+                end = min(end, later)
+""",
+        "",
+    ),
+    Mutation(
+        "a segment runs on past the sequences with a step before",
+        CORE,
+        """                end = min(end, entered)
+""",
+        "",
+    ),
+    Mutation(
+        "nothing carried back to the initial state",
+        CORE,
+        """        if entered < rows:
+            carry_back(""",
+        """        if False:
+            carry_back(""",
+    ),
+    Mutation(
+        "the initial state's dh from other sequences",
+        CORE,
+        "carry_back(&d_h[first + entered, 0], &gates[row + entered, 0],",
+        "carry_back(&d_h[first + entered, 0], &gates[row, 0],",
+    ),
+    Mutation(
+        "d_output left out of the fused step",
+        PANELS,
+        """            if (it->d_output != NULL)
+""",
+        """            if (0)
+""",
+    ),
+    Mutation(
+        "dh without a step after begins at zero",
+        PANELS,
+        "const real *initial = d_next != NULL ? NULL : d_h + unit;",
+        "const real *initial = NULL;",
+    ),
+    Mutation(
+        "a fused step keeps its last block of k alone",
+        PANELS,
+        "k += step, initial = d_h + unit)",
+        "k += step)",
+    ),
+    Mutation(
+        "the tiles of a fused step begin with the first one's dh",
+        PANELS,
+        ".initial = initial != NULL ? initial + row * hidden : NULL,",
+        ".initial = initial,",
+    ),
+    # --- panels, narrow and in pairs -------------------------------------------------------------
+    Mutation(
+        "second panel of a fused step's pair is elsewhere",
+        PANELS,
+        ".panel_stride = PANEL * GATES * hidden,",
+        ".panel_stride = PANEL * hidden,",
+    ),
+    Mutation(
+        "second panel of a product's pair is elsewhere",
+        PANELS,
+        ".panel_stride = PANEL * inner,",
+        ".panel_stride = PANEL,",
+    ),
+    Mutation(
+        "second panel of a pair takes the first one's initial values",
+        PANELS,
+        """it->initial + k / panels * it->ld_initial +
+                                                   k % panels * PANEL,""",
+        "it->initial + k / panels * it->ld_initial,",
+    ),
+    Mutation(
+        "a whole number of vectors gets one more",
+        PANELS,
+        "(int)((columns + V_WIDTH - 1) / V_WIDTH)",
+        "(int)(columns / V_WIDTH + 1)",
+    ),
+    Mutation(
+        "blocks of k of a narrow panel as far apart as of a whole one",
+        PANELS,
+        "it.panel += it.inner * width;",
+        "it.panel += it.inner * PANEL;",
+    ),
+    Mutation(
+        "last block of k of a fused step's narrow panel likewise",
+        PANELS,
+        """.panel = panel + k * width * V_WIDTH,
+                .panel_stride""",
+        """.panel = panel + k * PANEL,
+                .panel_stride""",
+    ),
+    Mutation(
+        "from the end, a narrow panel is not the first",
+        PANELS,
+        "if (descending && left % PANEL != 0)",
+        "if (0)",
+    ),
+    Mutation(
+        "from the end, a share of a step begins at the first unit",
+        PANELS,
+        "descending ? first * GATES + left - some : end - left",
+        "descending ? left - some : end - left",
+    ),
+    Mutation(
+        "from the end, a share of a fused step likewise",
+        PANELS,
+        "descending ? first + left - some : last - left",
+        "descending ? left - some : last - left",
+    ),
+    # --- threads ---------------------------------------------------------------------------------
+    Mutation(
+        "each thread steps all units",
+        STEP,
+        """weight_hh, rows, hidden, unit, unit_end,
+                  ld_h,""",
+        """weight_hh, rows, hidden, 0, hidden,
+                  ld_h,""",
+    ),
+    Mutation(
+        "each thread steps all units back",
+        STEP,
+        "unit, unit_end, ld_d_output, descending)",
+        "0, hidden, ld_d_output, descending)",
+    ),
+    Mutation(
+        "the units of a share that end the sequence are the first",
+        CORE,
+        "memcpy(h_n + b * hidden + unit, h + b * ld_h + unit, width)",
+        "memcpy(h_n + b * hidden + unit, h + b * ld_h, width)",
+    ),
+    Mutation(
+        "carried back to the first units alone",
+        STEP,
+        "weight_hh + unit * 4 * hidden, rows,",
+        "weight_hh, rows,",
+    ),
+    Mutation(
+        "bias of the first units for all shares",
+        STEP,
+        "width, bias + column, x,",
+        "width, bias, x,",
+    ),
+    Mutation(
+        "a small team leaves shares of units undone",
+        CORE,
+        """        part.unit = shares[n_shares * member // team]
+        part.unit_end = shares[n_shares * (member + 1) // team]
+""",
+        """        part.unit = shares[member]
+        part.unit_end = shares[member + 1]
+""",
+    ),
+    Mutation(
+        "a small team leaves blocks of sequences undone",
+        CORE,
+        """        part.first = blocks[n_blocks * member // team]
+        part.last = blocks[n_blocks * (member + 1) // team]
+""",
+        """        part.first = blocks[member]
+        part.last = blocks[member + 1]
+""",
+    ),
+    Mutation(
+        "nobody waits for the other units of h",
+        CORE,
+        """        if part.by_units:
+            _meet(part)
+        if staying""",
+        "        if staying",
+    ),
+    Mutation(
+        "nobody waits for the other units' gradients",
+        CORE,
+        """        if part.by_units:
+            _meet(part)
+        if entered""",
+        "        if entered",
+    ),
+    Mutation(
+        "nobody waits for the projection of other rows",
+        CORE,
+        """        if not part.by_units:
+            _meet(part)
+        _forward_steps""",
+        "        _forward_steps",
+    ),
+    # --- flush-to-zero ---------------------------------------------------------------------------
+    Mutation(
+        "forward leaves the thread flushing",
+        CORE,
+        """            _meet(part)
+    fastlstm_flush_end(mode)
+""",
+        """            _meet(part)
+""",
+    ),
+    Mutation(
+        "backward leaves the thread flushing",
+        CORE,
+        """        t = t - step
+    fastlstm_flush_end(mode)
+""",
+        """        t = t - step
+""",
+    ),
+    Mutation(
+        "forward does not flush",
+        CORE,
+        """mode = fastlstm_flush_begin()
+    cdef Py_ssize_t n_chunks""",
+        """mode = 0
+    cdef Py_ssize_t n_chunks""",
+    ),
+    Mutation(
+        "backward does not flush",
+        CORE,
+        """mode = fastlstm_flush_begin()
+    cdef Py_ssize_t hidden""",
+        """mode = 0
+    cdef Py_ssize_t hidden""",
+    ),
+    Mutation(
+        "operands below the normal range are not flushed",
+        FLUSH,
+        "#define FLUSH_BITS 0x8040u",
+        "#define FLUSH_BITS 0x8000u",
+    ),
+    Mutation(
+        "a caller who flushes finds it turned off",
+        FLUSH,
+        "((unsigned)before & FLUSH_BITS)",
+        "(unsigned)(before & 0)",
     ),
     # --- derived weights -------------------------------------------------------------------------
     Mutation(
@@ -402,10 +650,10 @@ MUTATIONS = [
     Mutation(
         "weights that changed while they were read pass for fresh",
         WEIGHTS,
-        """            found = kept[suffix] = version, derive(suffix)
+        """            found = kept[key] = version, derive(key)
 """,
-        """            value = derive(suffix)
-            found = kept[suffix] = self._parameters.version, value
+        """            value = derive(key)
+            found = kept[key] = self._parameters.version, value
 """,
     ),
     Mutation(

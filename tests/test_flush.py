@@ -100,6 +100,26 @@ def test_what_decays_below_the_normal_range_becomes_zero(
         assert (error <= bound).all(), f"{name}: {float((error / bound).max()):.3g} of the bound"
 
 
+@every_dtype
+@teams
+def test_what_comes_in_below_the_normal_range_counts_as_zero(
+    dtype: Any, count: int, block_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A c_0 that would be seen in a c that is itself just above it."""
+    share_out(count, block_rows, monkeypatch)
+    lstm = LSTM(INPUT, HIDDEN, bias=False, dtype=dtype, rng=0)
+    x = np.full((1, BATCH, INPUT), SMALLEST[dtype] * 100, dtype)
+    zero = np.zeros((1, BATCH, HIDDEN), dtype)
+    subnormal = np.full_like(zero, SMALLEST[dtype] * 0.9)
+    assert subnormal.all()
+    _, (_, expected) = lstm(x, (zero, zero))
+    assert (np.abs(expected) > SMALLEST[dtype]).any()
+    _, (_, found) = lstm(x, (zero, subnormal))
+    assert_same_bits(found, expected)
+    _, (_, found), _ = lstm.forward(x, (zero, subnormal))
+    assert_same_bits(found, expected)
+
+
 @needs_the_mode
 @every_dtype
 @teams
