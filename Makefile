@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 # What an installed tree was built from: a change to any of these rebuilds it.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h src/fastlstm/_core/*.pyx src/fastlstm/_core/*.pxd)
 # What runs once more on the path that works everywhere: plain C, and SciPy's BLAS.
-BLAS_TESTS := $(patsubst %,tests/test_%.py,core fork lstm lstm_laws lstm_oracle lstm_gradients stack \
+BLAS_TESTS := $(patsubst %,tests/test_%.py,core flush fork lstm lstm_laws lstm_oracle lstm_gradients stack \
               stream stream_use threads)
+# What runs once more on the narrower of two sets of packed kernels.
+AVX2_TESTS := $(patsubst %,tests/test_%.py,core flush lstm lstm_oracle lstm_gradients stack weights)
 BASE ?= HEAD~1
 HEAD ?= HEAD
 RANGE ?= HEAD~5..HEAD
@@ -51,6 +53,10 @@ demo: $(VENV)/.installed  ## learn Python's own manual and write some of it (abo
 test: $(VENV)/.test test-c  ## run the tests; needs no other framework
 	$(BIN)/python -m pytest
 	FASTLSTM_ISA=generic $(BIN)/python -m pytest $(BLAS_TESTS)
+	@if $(BIN)/python -c 'import sys; from fastlstm import _core; sys.exit(_core.ISA != "avx512")'; then \
+	    echo FASTLSTM_ISA=avx2 $(BIN)/python -m pytest $(AVX2_TESTS); \
+	    FASTLSTM_ISA=avx2 $(BIN)/python -m pytest $(AVX2_TESTS); \
+	fi
 
 test-c:  ## run the C kernels' own driver
 	$(MAKE) -C tests/csrc check

@@ -251,7 +251,7 @@ def test_subnormal_arithmetic_works_beside_a_run() -> None:
     """The mode is each thread's own."""
     lstm = LSTM(INPUT, HIDDEN, rng=0)
     x = normal(np.random.default_rng(0), (400, BATCH, INPUT), np.float32)
-    runner = threading.Thread(target=lambda: [lstm(x) for _ in range(20)])
+    runner = threading.Thread(target=lambda: [lstm(x) for _ in range(5)])
     runner.start()
     beside = []
     while runner.is_alive():
