@@ -50,7 +50,7 @@ WAYS = ["sequences", "units"]
 def shared_out(way: str, count: int) -> Iterator[None]:
     """The work of `count` threads is shared out in this way, whatever the size of the batch."""
     with pytest.MonkeyPatch.context() as patched, set_num_threads(count):
-        patched.setattr(_stack, "BLOCK_ROWS", 0 if way == "sequences" else 1 << 30)
+        patched.setattr(_stack, "LEAST_SEQUENCES", 0 if way == "sequences" else 1 << 30)
         yield
 
 
@@ -255,7 +255,7 @@ SMALL_TEAM = """
 import sys
 import numpy as np
 from fastlstm import LSTM, _stack, set_num_threads, threads
-threads.LEAST_WORK, _stack.BLOCK_ROWS = 0, int(sys.argv[1])
+threads.LEAST_WORK, _stack.LEAST_SEQUENCES = 0, int(sys.argv[1])
 rng = np.random.default_rng(0)
 lstm = LSTM(3, 300, rng=rng)
 x = rng.standard_normal((6, 9, 3)).astype(np.float32)
@@ -273,12 +273,12 @@ print([np.array_equal(a, b) for a, b in zip(everything(), expected)].count(False
 """
 
 
-@pytest.mark.parametrize("block_rows", [0, 1 << 30])
+@pytest.mark.parametrize("least_sequences", [0, 1 << 30])
 @pytest.mark.parametrize("most", [1, 2, 3])
-def test_fewer_threads_than_were_asked_for_do_all_the_work(most: int, block_rows: int) -> None:
+def test_fewer_threads_than_were_asked_for_do_all_the_work(most: int, least_sequences: int) -> None:
     """OpenMP's own limit is below our number: the team is smaller than the shares are many."""
     limit = {"OMP_THREAD_LIMIT": str(most), "FASTLSTM_ISA": _core.ISA}
-    assert run_python("-c", SMALL_TEAM, str(block_rows), environment=limit).strip() == "0"
+    assert run_python("-c", SMALL_TEAM, str(least_sequences), environment=limit).strip() == "0"
 
 
 # --- cuts in time --------------------------------------------------------------------------------
