@@ -32,7 +32,7 @@
 #endif
 #endif
 
-enum { BARRIER_SPINS = 2000 }; /* some tens of microseconds */
+enum { BARRIER_SPINS = 300 }; /* some microseconds */
 
 /* On cache lines of their own: arrivals must not disturb those who watch for the next round. */
 typedef struct fastlstm_barrier {

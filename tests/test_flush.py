@@ -40,6 +40,7 @@ def _small_work_has_threads_too(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 def share_out(count: int, least_sequences: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_stack, "LEAST_SEQUENCES", least_sequences)
+    monkeypatch.setattr(_stack, "LEAST_STEP_WORK", 0)
     set_num_threads(count)
 
 
@@ -188,7 +189,8 @@ AFTERWARDS = """
 import sys
 import numpy as np
 from fastlstm import LSTM, _core, _stack, set_num_threads, threads
-threads.LEAST_WORK, count, _stack.LEAST_SEQUENCES = 0, int(sys.argv[1]), int(sys.argv[2])
+threads.LEAST_WORK, _stack.LEAST_STEP_WORK = 0, 0
+count, _stack.LEAST_SEQUENCES = int(sys.argv[1]), int(sys.argv[2])
 set_num_threads(count)
 lstm = LSTM(3, 300, rng=0)
 x = np.ones((4, 5, 3), np.float32)

@@ -51,6 +51,7 @@ def shared_out(way: str, count: int) -> Iterator[None]:
     """The work of `count` threads is shared out in this way, whatever the size of the batch."""
     with pytest.MonkeyPatch.context() as patched, set_num_threads(count):
         patched.setattr(_stack, "LEAST_SEQUENCES", 0 if way == "sequences" else 1 << 30)
+        patched.setattr(_stack, "LEAST_STEP_WORK", 0)
         yield
 
 
@@ -255,7 +256,7 @@ SMALL_TEAM = """
 import sys
 import numpy as np
 from fastlstm import LSTM, _stack, set_num_threads, threads
-threads.LEAST_WORK, _stack.LEAST_SEQUENCES = 0, int(sys.argv[1])
+threads.LEAST_WORK, _stack.LEAST_STEP_WORK, _stack.LEAST_SEQUENCES = 0, 0, int(sys.argv[1])
 rng = np.random.default_rng(0)
 lstm = LSTM(3, 300, rng=rng)
 x = rng.standard_normal((6, 9, 3)).astype(np.float32)

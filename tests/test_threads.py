@@ -14,6 +14,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from fastlstm import LSTM, _core, get_num_threads, set_num_threads
+from fastlstm import threads as teams
 from fastlstm._stack import Stack
 from fastlstm.threads import (
     LEAST_WORK,
@@ -442,3 +443,49 @@ def test_results_do_not_depend_on_the_threads_of_openblas(
         assert set(results) == set(expected)
         for name, array in expected.items():
             assert_close(results[name], array, 1e-12, name)
+
+
+# --- how many work -------------------------------------------------------------------------------
+
+
+def members(work: float, *, blas: bool = False) -> int:
+    with teams.team(work, blas=blas) as count:
+        return count
+
+
+@pytest.mark.skipif(not _core.OPENMP, reason="built without OpenMP")
+def test_threads_that_sleep_need_more_work_to_be_worth_waking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(teams, "perf_counter", lambda: now)
+    monkeypatch.setattr(teams, "_busy_until", 0.0)
+    with set_num_threads(2):
+        some, much = teams.LEAST_WORK, teams.ASLEEP * teams.LEAST_WORK
+        assert members(some) == 1
+        assert members(some) == 2  # straight after
+        now += 0.9 * teams.AWAKE
+        assert members(some) == 2
+        now += 1.1 * teams.AWAKE
+        assert members(some) == 1
+        now += 2 * teams.AWAKE
+        assert members(much) == 2
+        assert members(some - 1) == 1
+
+
+@pytest.mark.skipif(not _core.OPENMP, reason="built without OpenMP")
+def test_with_blas_the_clock_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 2 if teams._blas_hold.possible else 1
+    monkeypatch.setattr(teams, "_busy_until", np.inf)
+    with set_num_threads(2):
+        assert members(teams.ASLEEP * teams.LEAST_WORK - 1, blas=True) == 1
+        assert members(teams.ASLEEP * teams.LEAST_WORK, blas=True) == most
+
+
+@pytest.mark.skipif(not _core.OPENMP, reason="built without OpenMP")
+def test_each_thread_of_a_team_has_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teams, "_busy_until", np.inf)
+    with set_num_threads(64):
+        assert members(teams.LEAST_WORK) == 2
+        assert members(8 * teams.LEAST_WORK) == 16
+        assert members(1000 * teams.LEAST_WORK) == 64

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-SPINS = "1000"  # some microseconds
+SPINS = "5000"  # some tens of microseconds: from one call to the next
 _SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 

@@ -28,6 +28,9 @@ CHUNK_BYTES = 400 << 10
 # Sequences for each thread from which on a batch is shared out by sequences, and not by units.
 LEAST_SEQUENCES = 16
 
+# Floating-point operations of a thread in one step that are worth to meet at its end.
+LEAST_STEP_WORK = 15_000
+
 # Bytes of gate gradients whose rows make one run of the sums for the weights' gradients: enough
 # work for threads to share in each run. The cuts are part of what a gradient's bits depend on.
 RUN_BYTES = 1 << 22
@@ -280,10 +283,12 @@ class Stack:
         self, packing: Packing, threads: int, packed: bool, panel: int
     ) -> tuple[Array, Array]:
         """Blocks of sequences, or shares of units in panels of `panel` vectors, for threads."""
-        hidden = self.hidden_size
-        if packed and threads > 1 and packing.batch < LEAST_SEQUENCES * threads:
+        hidden, batch = self.hidden_size, packing.batch
+        if packed and threads > 1 and batch < LEAST_SEQUENCES * threads:
+            step_work = 8 * batch * hidden * hidden
+            count = min(threads, step_work // LEAST_STEP_WORK) if LEAST_STEP_WORK else threads
             units = panel * _core.VECTOR[self.dtype.itemsize]
-            shares = unit_shares(hidden, threads, units)
+            shares = unit_shares(hidden, count, units)
             if len(shares) > 2:
                 return packing.blocks(1), shares
         return packing.blocks(threads), unit_shares(hidden, 1, hidden)

@@ -13,14 +13,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from fastlstm import _core
 from fastlstm._validate import check_size
 
-# Below this many floating-point operations, some tenths of a millisecond, a region of threads costs
-# more than it saves: a thread that sleeps takes about 0.1 ms to wake.
-LEAST_WORK = 20_000_000
+# Floating-point operations, some tens of microseconds, below which a region of threads costs more
+# than it saves, where the threads are awake; and how many times that where they sleep, for one
+# takes tens of microseconds to wake.
+LEAST_WORK = 5_000_000
+ASLEEP = 4
+# Seconds for which a thread that has had work stays awake, at the least: it spins (_openmp.py).
+AWAKE = 50e-6
 
 # More than this is refused: the system would run out of threads, and libgomp ends the process then.
 MOST_THREADS = 1024
@@ -221,22 +226,50 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+_busy_until = 0.0  # by perf_counter: AWAKE after the end of the last call of some size
+
+
 def team(work: float, *, blas: bool) -> AbstractContextManager[int]:
     """The number of threads for a call of `work` floating-point operations, as what `with` gives.
 
-    If the call uses BLAS, the pool is held at one thread meanwhile. Without BLAS there is nothing
-    to undo, and a small call must not pay for a generator.
+    If the call uses BLAS, the pool is held at one thread meanwhile, and only the work counts: there
+    the number of threads may show in the bits, and a clock must not. Without BLAS a call that
+    follows another one closely finds the threads awake, or pays once for those that come after it.
     """
     alone = work < LEAST_WORK or _forked or not _core.OPENMP
     if blas:
-        return _team_that_holds_blas(alone)
-    return _ALONE if alone else nullcontext(_num_threads)
+        return _team_that_holds_blas(1 if alone or work < ASLEEP * LEAST_WORK else _members(work))
+    if alone:
+        return _ALONE
+    awake = perf_counter() < _busy_until
+    return _Team(_members(work) if awake or work >= ASLEEP * LEAST_WORK else 1)
+
+
+def _members(work: float) -> int:
+    """Threads of a team: each has enough to do."""
+    return int(min(_num_threads, 2 * work / LEAST_WORK)) if LEAST_WORK else _num_threads
 
 
 _ALONE = nullcontext(1)
 
 
+class _Team:
+    """Gives the number of threads, and notes when their work has ended."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self, members: int) -> None:
+        self._members = members
+
+    def __enter__(self) -> int:
+        return self._members
+
+    def __exit__(self, *exception: object) -> None:
+        global _busy_until
+        _busy_until = perf_counter() + AWAKE
+
+
 @contextmanager
-def _team_that_holds_blas(alone: bool) -> Iterator[int]:
+def _team_that_holds_blas(members: int) -> Iterator[int]:
     with _blas_hold:
-        yield 1 if alone or not _blas_hold.possible else _num_threads
+        yield members if _blas_hold.possible else 1
