@@ -16,9 +16,9 @@
 
 enum {
     MOST_ROWS = 125,
-    MOST_INNER = 200,
-    MOST_UNITS = 208, /* 200, rounded up to a vector */
-    MOST_COLUMNS = 4 * MOST_UNITS,
+    MOST_INNER = 520,
+    MOST_HIDDEN = 272, /* a whole number of vectors */
+    MOST_COLUMNS = 4 * MOST_HIDDEN,
     GAP = 3 /* between the rows of a matrix with gaps: elements that nobody may touch */
 };
 
@@ -155,8 +155,9 @@ static inline ptrdiff_t rows_of_case(ptrdiff_t number)
 
 static inline ptrdiff_t inner_of_case(ptrdiff_t number)
 {
-    ptrdiff_t k = number * 5 % 17;
-    return k < 5 ? 1 + k : k < 8 ? 90 + k : 184 + k; /* 1 … 5, 95 … 97, 192 … 200 */
+    static const ptrdiff_t inners[] = {1,  2,   3,   4,   5,   63,  64,  65, 127,
+                                       97, 128, 129, 200, 255, 256, 257, 513};
+    return inners[number * 5 % 17];
 }
 
 static inline ptrdiff_t columns_of_case(ptrdiff_t number)
