@@ -765,7 +765,7 @@ MUTATIONS = [
     Mutation(
         "dropout on the output of the last layer",
         STACK,
-        "dropout and directions is not self.layers[-1]:",
+        "dropout and not last:",
         "dropout:",
     ),
     Mutation("gradients of no rows not zeroed", STACK, "d_bias[...] = 0, 0", "d_bias[...] = 1, 1"),
@@ -793,7 +793,7 @@ MUTATIONS = [
     Mutation(
         "tape reads the caller's x",
         LAYER,
-        "rows = rows.copy()",
+        "rows = _scratch.copy(rows)",
         "rows = rows",
     ),
     Mutation(
