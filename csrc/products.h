@@ -25,8 +25,12 @@
 #endif
 #define PAIR_ROWS (TILE_ROWS / 2) /* so many rows leave room for a pair of panels */
 #define BLOCK_INNER 256 /* k at a time, where a panel serves several tiles: 64 KiB stay in L2 */
-#define PACK_INNER 64   /* the same where panels are packed on the way, on the stack */
 #define BLOCK_ROWS 120 /* rows of A at a time, which stay in L2 over all panels */
+/* The same where both are packed on the way, on the stack: together below 100 KiB, for threads
+ * whose stacks are small. Long pieces of rows, so that the processor sees their next lines coming. */
+#define PACK_INNER 96
+#define PACK_BYTES 768 /* of a row of A, when A is transposed */
+#define PACK_ROWS (PACK_BYTES / (ptrdiff_t)sizeof(real))
 #if defined(__clang__)
 #define FASTLSTM_UNROLL _Pragma("unroll")
 #elif defined(__GNUC__)
@@ -562,22 +566,22 @@ static void KERNEL(multiply)(real *out, ptrdiff_t ld_out, const real *a, ptrdiff
     assert((transpose_a ? inner : rows) <= 1 || ld_a >= (transpose_a ? rows : inner));
     assert((transpose_b ? columns : inner) <= 1 || ld_b >= (transpose_b ? inner : columns));
     assert(rows * columns == 0 || (out != NULL && a != NULL && b != NULL));
-    real panel[PACK_INNER * PANEL], a_block[PACK_INNER * BLOCK_ROWS];
+    real panel[PACK_INNER * PANEL], a_block[PACK_INNER * (PACK_BYTES / sizeof(real))];
     ptrdiff_t step = KERNEL(block_of)(inner, PACK_INNER);
-    for (ptrdiff_t row = 0; row < rows; row += BLOCK_ROWS) {
-        ptrdiff_t count = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
+    for (ptrdiff_t row = 0; row < rows; row += PACK_ROWS) {
+        ptrdiff_t count = rows - row < PACK_ROWS ? rows - row : PACK_ROWS;
         for (ptrdiff_t k = 0; k < inner; k += step) {
             ptrdiff_t depth = inner - k < step ? inner - k : step;
             tile_arguments it = {.ld_out = ld_out,
                                  .ld_initial = ld_out,
                                  .a = transpose_a ? a_block : a + row * ld_a + k,
-                                 .stride = transpose_a ? BLOCK_ROWS : ld_a,
+                                 .stride = transpose_a ? PACK_ROWS : ld_a,
                                  .panel = panel,
                                  .inner = depth};
             if (transpose_a) {
                 /* Rows of A that are a power of 2 apart would push each other out of L1. */
                 for (ptrdiff_t j = 0; j < depth; j++)
-                    memcpy(a_block + j * BLOCK_ROWS, a + (k + j) * ld_a + row,
+                    memcpy(a_block + j * PACK_ROWS, a + (k + j) * ld_a + row,
                            (size_t)count * sizeof(real));
             }
             for (ptrdiff_t column = 0; column < columns; column += PANEL) {
