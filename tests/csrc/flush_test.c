@@ -7,8 +7,10 @@
 #include "driver.h"
 #include "flush.h"
 
-/* Whether the machine has such a mode, and flush.h knows of it; valgrind has none. */
-#if defined(FLUSH_BITS) && !defined(FASTLSTM_UNDER_VALGRIND)
+#ifndef FASTLSTM_UNDER_VALGRIND /* which has neither such a mode nor flags */
+
+/* Whether the machine has such a mode, and flush.h knows of it. */
+#ifdef FLUSH_BITS
 enum { FLUSHES = 1 };
 #else
 enum { FLUSHES = 0 };
@@ -87,3 +89,8 @@ void test_flush(void)
     test_nested();
     test_rounding_and_flags();
 }
+#else
+void test_flush(void)
+{
+}
+#endif
