@@ -318,6 +318,12 @@ MUTATIONS = [
         ".a = h_prev,",
     ),
     Mutation(
+        "the last block of k takes the first block's h",
+        PANELS,
+        "h_prev != NULL ? h_prev + row * ld_h_prev + k : NULL,",
+        "h_prev != NULL ? h_prev + row * ld_h_prev : NULL,",
+    ),
+    Mutation(
         "second panel of a pair is the first's next k",
         PANELS,
         ".panel_stride = PANEL * hidden,",

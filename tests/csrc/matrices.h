@@ -17,7 +17,7 @@
 enum {
     MOST_ROWS = 125,
     MOST_INNER = 520,
-    MOST_HIDDEN = 272, /* a whole number of vectors */
+    MOST_HIDDEN = 528, /* a whole number of vectors */
     MOST_COLUMNS = 4 * MOST_HIDDEN,
     GAP = 3 /* between the rows of a matrix with gaps: elements that nobody may touch */
 };
