@@ -192,6 +192,8 @@ static void KERNEL(cell_backward)(real *gates, real *d_c, const real *d_h, const
 #define LOAD_WEIGHTS v_load
 #define STORE_WEIGHTS v_store
 #include "products.h"
+
+#include "steps.h"
 #undef WEIGHT
 #undef LOAD_WEIGHTS
 #undef STORE_WEIGHTS

@@ -31,7 +31,7 @@
  *   c        (rows, hidden)    cell state after the step
  *   c_prev   (rows, hidden)    cell state before the step
  *
- * The products over packed panels (products.h) are NULL, and vector is 0, in plain C.
+ * The products over packed panels (products.h, steps.h) are NULL, and vector is 0, in plain C.
  *
  * vector: hidden units, or a quarter of the columns, in a panel. Panels have room for
  *   ceil(columns / vector) * vector * inner elements, or, of gates,

@@ -46,8 +46,42 @@
 #endif
 #define PANEL (GATES * V_WIDTH) /* columns of a whole panel */
 #define tile_arguments FASTLSTM_TYPED(tile_arguments)
-#define cell_arguments FASTLSTM_TYPED(cell_arguments)
-#define back_arguments FASTLSTM_TYPED(back_arguments)
+/* DO for each number of rows that a tile may have, and for those that leave room for a pair. */
+#if TILE_ROWS == 6
+#define EACH_ROWS(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6)
+#define EACH_PAIR(DO) DO(1) DO(2) DO(3)
+#else
+#define EACH_ROWS(DO) DO(1) DO(2) DO(3)
+#define EACH_PAIR(DO) DO(1)
+#endif
+/* The functions that these made, tile_KIND_ROWS_WIDTH and tile_KIND_pair_ROWS, as initialisers: by
+ * rows - 1, by width - 1 and rows - 1, and by rows - 1. */
+#if TILE_ROWS == 6
+#define TILE_TABLE(kind, width)                                                                    \
+    {                                                                                              \
+        KERNEL(tile_##kind##_1_##width), KERNEL(tile_##kind##_2_##width),                          \
+            KERNEL(tile_##kind##_3_##width), KERNEL(tile_##kind##_4_##width),                      \
+            KERNEL(tile_##kind##_5_##width), KERNEL(tile_##kind##_6_##width)                       \
+    }
+#define PAIR_TABLE(kind)                                                                           \
+    {                                                                                              \
+        KERNEL(tile_##kind##_pair_1), KERNEL(tile_##kind##_pair_2), KERNEL(tile_##kind##_pair_3)   \
+    }
+#else
+#define TILE_TABLE(kind, width)                                                                    \
+    {                                                                                              \
+        KERNEL(tile_##kind##_1_##width), KERNEL(tile_##kind##_2_##width),                          \
+            KERNEL(tile_##kind##_3_##width)                                                        \
+    }
+#define PAIR_TABLE(kind)                                                                           \
+    {                                                                                              \
+        KERNEL(tile_##kind##_pair_1)                                                               \
+    }
+#endif
+#define TILE_TABLES(kind)                                                                          \
+    {                                                                                              \
+        TILE_TABLE(kind, 1), TILE_TABLE(kind, 2), TILE_TABLE(kind, 3), TILE_TABLE(kind, 4)         \
+    }
 #endif
 
 /* --------------------------------------------------------------------------- packing --------- */
@@ -151,18 +185,6 @@ FASTLSTM_INLINE void KERNEL(store_row)(real *to, int width, const vec row[GATES]
         v_store_n(to + v * V_WIDTH, row[v], columns < V_WIDTH ? columns : V_WIDTH);
 }
 
-/* Accumulators into memory, so that what follows is a loop and not TILE_ROWS copies of its code:
- * an array that is indexed by a variable cannot stay in registers. */
-FASTLSTM_INLINE void KERNEL(set_aside)(vec sums[][GATES], vec acc[][GATES], int rows, int width)
-{
-    FASTLSTM_UNROLL
-    for (int r = 0; r < rows; r++) {
-        FASTLSTM_UNROLL
-        for (int v = 0; v < width; v++)
-            sums[r][v] = acc[r][v];
-    }
-}
-
 /* One tile of a product: out = initial + A·panel. */
 typedef struct tile_arguments {
     real *out;
@@ -195,81 +217,6 @@ FASTLSTM_INLINE void KERNEL(tile)(int rows, int panels, int width, int transpose
                           it->columns - k % panels * PANEL);
 }
 
-/* The same with a step of the cell as its end; see cell_step in kernels.h. */
-typedef struct cell_arguments {
-    real *h, *c, *gates; /* gates may be NULL */
-    const real *c_prev;
-    ptrdiff_t ld_h, hidden, unit; /* unit: the panel's first one */
-    const real *pre;
-    ptrdiff_t ld_pre;
-    const real *h_prev;
-    ptrdiff_t ld_h_prev;
-    const WEIGHT *panel;
-    ptrdiff_t panel_stride, inner;
-} cell_arguments;
-
-FASTLSTM_INLINE void KERNEL(cell_tile)(int rows, int panels, const cell_arguments *it)
-{
-    vec acc[TILE_ROWS][GATES];
-    FASTLSTM_UNROLL
-    for (int k = 0; k < rows * panels; k++)
-        KERNEL(load_row)(acc[k], GATES, it->pre + k / panels * it->ld_pre + k % panels * PANEL,
-                         PANEL);
-    KERNEL(accumulate)(acc, rows, panels, GATES, it->h_prev, it->ld_h_prev, 1, it->panel,
-                       it->panel_stride, it->inner);
-    vec sums[TILE_ROWS][GATES];
-    KERNEL(set_aside)(sums, acc, rows * panels, GATES);
-    for (int k = 0; k < rows * panels; k++) {
-        ptrdiff_t row = k / panels, unit = it->unit + k % panels * V_WIDTH;
-        ptrdiff_t at = row * it->hidden + unit, left = it->hidden - unit;
-        KERNEL(cell_units)(it->h + row * it->ld_h + unit, it->c + at,
-                           it->gates != NULL ? it->gates + row * GATES * it->hidden + unit : NULL,
-                           it->c_prev + at, sums[k], it->hidden, left < V_WIDTH ? left : V_WIDTH);
-    }
-}
-
-/* The same with the backward pass of a step as its end; see cell_step_back in kernels.h. All
- * pointers but d_next are at the panel's first unit. */
-typedef struct back_arguments {
-    real *gates, *d_c;
-    const real *initial; /* (rows, hidden); NULL: zeros */
-    const real *d_output; /* may be NULL */
-    ptrdiff_t ld_d_output;
-    const real *c, *c_prev;
-    ptrdiff_t hidden, units; /* units: from the panel's first one to the end */
-    const real *d_next;
-    const WEIGHT *panel;
-    ptrdiff_t panel_stride, inner;
-} back_arguments;
-
-FASTLSTM_INLINE void KERNEL(back_tile)(int rows, int panels, int width, const back_arguments *it)
-{
-    vec acc[TILE_ROWS][GATES];
-    FASTLSTM_UNROLL
-    for (int k = 0; k < rows * panels; k++)
-        KERNEL(load_row)(acc[k], width,
-                         it->initial == NULL ? NULL
-                                             : it->initial + k / panels * it->hidden +
-                                                   k % panels * PANEL,
-                         it->units - k % panels * PANEL);
-    KERNEL(accumulate)(acc, rows, panels, width, it->d_next, GATES * it->hidden, 1, it->panel,
-                       it->panel_stride, it->inner);
-    vec sums[TILE_ROWS][GATES];
-    KERNEL(set_aside)(sums, acc, rows * panels, width);
-    for (int k = 0; k < rows * panels; k++) {
-        for (int v = 0; v < width; v++) {
-            ptrdiff_t row = k / panels, unit = k % panels * PANEL + v * V_WIDTH;
-            ptrdiff_t at = row * it->hidden + unit;
-            ptrdiff_t n = it->units - unit < V_WIDTH ? it->units - unit : V_WIDTH;
-            vec dh = sums[k][v];
-            if (it->d_output != NULL)
-                dh = v_add(dh, v_load_n(it->d_output + row * it->ld_d_output + unit, n));
-            KERNEL(backward_units)(it->gates + row * GATES * it->hidden + unit, it->d_c + at, dh,
-                                   it->c + at, it->c_prev + at, it->hidden, n);
-        }
-    }
-}
-
 /* A function for each number of rows, and for each width of the panel where it is not whole. */
 #define TILES(rows, width)                                                                         \
     static void KERNEL(tile_plain_##rows##_##width)(const tile_arguments *it)                      \
@@ -279,90 +226,24 @@ FASTLSTM_INLINE void KERNEL(back_tile)(int rows, int panels, int width, const ba
     static void KERNEL(tile_transposed_##rows##_##width)(const tile_arguments *it)                 \
     {                                                                                              \
         KERNEL(tile)(rows, 1, width, 1, it);                                                       \
-    }                                                                                              \
-    static void KERNEL(tile_back_##rows##_##width)(const back_arguments *it)                       \
-    {                                                                                              \
-        KERNEL(back_tile)(rows, 1, width, it);                                                     \
     }
-#define TILES_OF_ROWS(rows)                                                                        \
-    TILES(rows, 1)                                                                                 \
-    TILES(rows, 2)                                                                                 \
-    TILES(rows, 3)                                                                                 \
-    TILES(rows, 4)                                                                                 \
-    static void KERNEL(tile_cell_##rows##_4)(const cell_arguments *it)                             \
-    {                                                                                              \
-        KERNEL(cell_tile)(rows, 1, it);                                                            \
-    }
-TILES_OF_ROWS(1)
-TILES_OF_ROWS(2)
-TILES_OF_ROWS(3)
-#if TILE_ROWS == 6
-TILES_OF_ROWS(4)
-TILES_OF_ROWS(5)
-TILES_OF_ROWS(6)
-#define TILE_TABLE(kind, width)                                                                    \
-    {                                                                                              \
-        KERNEL(tile_##kind##_1_##width), KERNEL(tile_##kind##_2_##width),                          \
-            KERNEL(tile_##kind##_3_##width), KERNEL(tile_##kind##_4_##width),                      \
-            KERNEL(tile_##kind##_5_##width), KERNEL(tile_##kind##_6_##width)                       \
-    }
-#else
-#define TILE_TABLE(kind, width)                                                                    \
-    {                                                                                              \
-        KERNEL(tile_##kind##_1_##width), KERNEL(tile_##kind##_2_##width),                          \
-            KERNEL(tile_##kind##_3_##width)                                                        \
-    }
-#endif
-#define TILE_TABLES(kind)                                                                          \
-    {                                                                                              \
-        TILE_TABLE(kind, 1), TILE_TABLE(kind, 2), TILE_TABLE(kind, 3), TILE_TABLE(kind, 4)         \
-    }
+#define TILES_OF_ROWS(rows) TILES(rows, 1) TILES(rows, 2) TILES(rows, 3) TILES(rows, 4)
 /* Few rows fill too few registers to hide the latency of memory and of a fused multiply-add: a
  * pair of panels does. */
 #define PAIRS(rows)                                                                                \
     static void KERNEL(tile_plain_pair_##rows)(const tile_arguments *it)                           \
     {                                                                                              \
         KERNEL(tile)(rows, 2, GATES, 0, it);                                                       \
-    }                                                                                              \
-    static void KERNEL(tile_cell_pair_##rows)(const cell_arguments *it)                            \
-    {                                                                                              \
-        KERNEL(cell_tile)(rows, 2, it);                                                            \
-    }                                                                                              \
-    static void KERNEL(tile_back_pair_##rows)(const back_arguments *it)                            \
-    {                                                                                              \
-        KERNEL(back_tile)(rows, 2, GATES, it);                                                     \
     }
-PAIRS(1)
-#if PAIR_ROWS == 3
-PAIRS(2)
-PAIRS(3)
-#define PAIR_TABLE(kind)                                                                           \
-    {                                                                                              \
-        KERNEL(tile_##kind##_pair_1), KERNEL(tile_##kind##_pair_2), KERNEL(tile_##kind##_pair_3)   \
-    }
-#else
-#define PAIR_TABLE(kind)                                                                           \
-    {                                                                                              \
-        KERNEL(tile_##kind##_pair_1)                                                               \
-    }
-#endif
-
-/* By width - 1 and rows - 1. */
-static void (*const KERNEL(tiles)[2][GATES][TILE_ROWS])(const tile_arguments *) = {
-    TILE_TABLES(plain), TILE_TABLES(transposed)};
-static void (*const KERNEL(back_tiles)[GATES][TILE_ROWS])(const back_arguments *) =
-    TILE_TABLES(back);
-static void (*const KERNEL(cell_tiles)[TILE_ROWS])(const cell_arguments *) = TILE_TABLE(cell, 4);
-/* By rows - 1. */
-static void (*const KERNEL(pairs)[PAIR_ROWS])(const tile_arguments *) = PAIR_TABLE(plain);
-static void (*const KERNEL(back_pairs)[PAIR_ROWS])(const back_arguments *) = PAIR_TABLE(back);
-static void (*const KERNEL(cell_pairs)[PAIR_ROWS])(const cell_arguments *) = PAIR_TABLE(cell);
+EACH_ROWS(TILES_OF_ROWS)
+EACH_PAIR(PAIRS)
 #undef TILES
 #undef TILES_OF_ROWS
-#undef TILE_TABLE
-#undef TILE_TABLES
 #undef PAIRS
-#undef PAIR_TABLE
+
+static void (*const KERNEL(tiles)[2][GATES][TILE_ROWS])(const tile_arguments *) = {
+    TILE_TABLES(plain), TILE_TABLES(transposed)};
+static void (*const KERNEL(pairs)[PAIR_ROWS])(const tile_arguments *) = PAIR_TABLE(plain);
 
 /* Rows of the next tile, where `rows` are left: as even as can be, so that none is left narrow. */
 FASTLSTM_INLINE ptrdiff_t KERNEL(next_tile)(ptrdiff_t rows)
@@ -442,118 +323,6 @@ static void KERNEL(multiply_packed)(real *out, ptrdiff_t ld_out, const real *ini
                 it.a += it.inner;
                 it.panel += it.inner * width;
             }
-        }
-    }
-}
-
-static void KERNEL(cell_step)(real *h, real *c, real *gates, real *pre, const real *c_prev,
-                              const real *h_prev, const WEIGHT *panels, ptrdiff_t rows,
-                              ptrdiff_t hidden, ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_h,
-                              ptrdiff_t ld_h_prev, int descending)
-{
-    assert(rows >= 0 && hidden >= 0 && 0 <= first && last <= hidden);
-    assert(first % V_WIDTH == 0 && (last % V_WIDTH == 0 || last == hidden));
-    assert(rows <= 1 || (ld_h >= hidden && (h_prev == NULL || ld_h_prev >= hidden)));
-    assert(rows * hidden == 0 || (h != NULL && c != NULL && pre != NULL && c_prev != NULL));
-    assert(h_prev == NULL || rows * hidden == 0 || (h != h_prev && panels != NULL));
-    ptrdiff_t ld_pre = (hidden + V_WIDTH - 1) / V_WIDTH * PANEL;
-    ptrdiff_t end = (last + V_WIDTH - 1) / V_WIDTH * PANEL;
-    ptrdiff_t inner = h_prev != NULL ? hidden : 0;
-    ptrdiff_t step = rows > TILE_ROWS ? KERNEL(block_of)(inner, BLOCK_INNER) : inner;
-    for (ptrdiff_t left = end - first * GATES, some; left > 0; left -= some) {
-        some = KERNEL(next_columns)(rows, left, descending);
-        ptrdiff_t column = descending ? first * GATES + left - some : end - left;
-        const WEIGHT *panel = panels + column * hidden;
-        ptrdiff_t k = 0;
-        /* All blocks of k but the last one only accumulate. */
-        for (; inner - k > step; k += step)
-            KERNEL(multiply_panel)((tile_arguments){.out = pre + column,
-                                                    .ld_out = ld_pre,
-                                                    .initial = pre + column,
-                                                    .ld_initial = ld_pre,
-                                                    .a = h_prev + k,
-                                                    .stride = ld_h_prev,
-                                                    .panel = panel + k * PANEL,
-                                                    .inner = step,
-                                                    .columns = PANEL},
-                                   rows, 0);
-        for (ptrdiff_t row = 0, count; row < rows; row += count) {
-            count = KERNEL(next_tile)(rows - row);
-            cell_arguments it = {.h = h + row * ld_h,
-                                 .c = c + row * hidden,
-                                 .gates = gates != NULL ? gates + row * GATES * hidden : NULL,
-                                 .c_prev = c_prev + row * hidden,
-                                 .ld_h = ld_h,
-                                 .hidden = hidden,
-                                 .unit = column / GATES,
-                                 .pre = pre + row * ld_pre + column,
-                                 .ld_pre = ld_pre,
-                                 .h_prev = h_prev != NULL ? h_prev + row * ld_h_prev + k : NULL,
-                                 .ld_h_prev = ld_h_prev,
-                                 .panel = panel + k * PANEL,
-                                 .panel_stride = PANEL * hidden,
-                                 .inner = inner - k};
-            if (some > PANEL)
-                KERNEL(cell_pairs)[count - 1](&it);
-            else
-                KERNEL(cell_tiles)[count - 1](&it);
-        }
-    }
-}
-
-static void KERNEL(cell_step_back)(real *gates, real *d_c, real *d_h, const real *d_output,
-                                   const real *c, const real *c_prev, const real *d_next,
-                                   const WEIGHT *panels, ptrdiff_t rows, ptrdiff_t hidden,
-                                   ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_d_output,
-                                   int descending)
-{
-    assert(rows >= 0 && hidden >= 0 && 0 <= first && last <= hidden);
-    assert(first % PANEL == 0 && (last % PANEL == 0 || last == hidden));
-    assert(d_output == NULL || rows <= 1 || ld_d_output >= hidden);
-    assert(rows * hidden == 0 || (gates != NULL && d_c != NULL && d_h != NULL));
-    assert(rows * hidden == 0 || (c != NULL && c_prev != NULL));
-    assert(d_next == NULL || rows * hidden == 0 || panels != NULL);
-    ptrdiff_t inner = d_next != NULL ? GATES * hidden : 0;
-    ptrdiff_t step = rows > TILE_ROWS ? KERNEL(block_of)(inner, BLOCK_INNER) : inner;
-    for (ptrdiff_t left = last - first, some; left > 0; left -= some) {
-        some = KERNEL(next_columns)(rows, left, descending);
-        ptrdiff_t unit = descending ? first + left - some : last - left;
-        const WEIGHT *panel = panels + unit * GATES * hidden;
-        int width = KERNEL(panel_width)(some);
-        const real *initial = d_next != NULL ? NULL : d_h + unit;
-        ptrdiff_t k = 0;
-        for (; inner - k > step; k += step, initial = d_h + unit)
-            KERNEL(multiply_panel)((tile_arguments){.out = d_h + unit,
-                                                    .ld_out = hidden,
-                                                    .initial = initial,
-                                                    .ld_initial = hidden,
-                                                    .a = d_next + k,
-                                                    .stride = GATES * hidden,
-                                                    .panel = panel + k * width * V_WIDTH,
-                                                    .inner = step,
-                                                    .columns = some},
-                                   rows, 0);
-        for (ptrdiff_t row = 0, count; row < rows; row += count) {
-            count = KERNEL(next_tile)(rows - row);
-            ptrdiff_t at = row * hidden + unit;
-            back_arguments it = {
-                .gates = gates + row * GATES * hidden + unit,
-                .d_c = d_c + at,
-                .initial = initial != NULL ? initial + row * hidden : NULL,
-                .d_output = d_output != NULL ? d_output + row * ld_d_output + unit : NULL,
-                .ld_d_output = ld_d_output,
-                .c = c + at,
-                .c_prev = c_prev + at,
-                .hidden = hidden,
-                .units = last - unit,
-                .d_next = d_next != NULL ? d_next + row * GATES * hidden + k : NULL,
-                .panel = panel + k * width * V_WIDTH,
-                .panel_stride = PANEL * GATES * hidden,
-                .inner = inner - k};
-            if (some > PANEL)
-                KERNEL(back_pairs)[count - 1](&it);
-            else
-                KERNEL(back_tiles)[width - 1][count - 1](&it);
         }
     }
 }

@@ -66,6 +66,7 @@ BLAS_ONLY = "generic"  # the instruction set that BLAS serves
 
 KERNELS = "csrc/kernels.c"
 PANELS = "csrc/products.h"
+STEPS = "csrc/steps.h"
 FLUSH = "csrc/flush.h"
 CORE = "src/fastlstm/_core/time_loop.pyx"
 STEP = "src/fastlstm/_core/step.pxd"
@@ -130,7 +131,7 @@ MUTATIONS = [
     ),
     Mutation(
         "only gate i in the term through h of the step before",
-        PANELS,
+        STEPS,
         "inner = d_next != NULL ? GATES * hidden : 0;",
         "inner = d_next != NULL ? hidden : 0;",
     ),
@@ -313,19 +314,19 @@ MUTATIONS = [
     ),
     Mutation(
         "a block of k takes the first block's h",
-        PANELS,
+        STEPS,
         ".a = h_prev + k,",
         ".a = h_prev,",
     ),
     Mutation(
         "the last block of k takes the first block's h",
-        PANELS,
+        STEPS,
         "h_prev != NULL ? h_prev + row * ld_h_prev + k : NULL,",
         "h_prev != NULL ? h_prev + row * ld_h_prev : NULL,",
     ),
     Mutation(
         "second panel of a pair is the first's next k",
-        PANELS,
+        STEPS,
         ".panel_stride = PANEL * hidden,",
         ".panel_stride = PANEL,",
     ),
@@ -343,7 +344,7 @@ MUTATIONS = [
     ),
     Mutation(
         "every tile of a step has the first one's pre-activations",
-        PANELS,
+        STEPS,
         ".pre = pre + row * ld_pre + column,",
         ".pre = pre + column,",
     ),
@@ -428,7 +429,7 @@ MUTATIONS = [
     ),
     Mutation(
         "d_output left out of the fused step",
-        PANELS,
+        STEPS,
         """            if (it->d_output != NULL)
 """,
         """            if (0)
@@ -436,26 +437,26 @@ MUTATIONS = [
     ),
     Mutation(
         "dh without a step after begins at zero",
-        PANELS,
+        STEPS,
         "const real *initial = d_next != NULL ? NULL : d_h + unit;",
         "const real *initial = NULL;",
     ),
     Mutation(
         "a fused step keeps its last block of k alone",
-        PANELS,
+        STEPS,
         "k += step, initial = d_h + unit)",
         "k += step)",
     ),
     Mutation(
         "the tiles of a fused step begin with the first one's dh",
-        PANELS,
+        STEPS,
         ".initial = initial != NULL ? initial + row * hidden : NULL,",
         ".initial = initial,",
     ),
     # --- panels, narrow and in pairs -------------------------------------------------------------
     Mutation(
         "second panel of a fused step's pair is elsewhere",
-        PANELS,
+        STEPS,
         ".panel_stride = PANEL * GATES * hidden,",
         ".panel_stride = PANEL * hidden,",
     ),
@@ -486,7 +487,7 @@ MUTATIONS = [
     ),
     Mutation(
         "last block of k of a fused step's narrow panel likewise",
-        PANELS,
+        STEPS,
         """.panel = panel + k * width * V_WIDTH,
                 .panel_stride""",
         """.panel = panel + k * PANEL,
@@ -500,13 +501,13 @@ MUTATIONS = [
     ),
     Mutation(
         "from the end, a share of a step begins at the first unit",
-        PANELS,
+        STEPS,
         "descending ? first * GATES + left - some : end - left",
         "descending ? left - some : end - left",
     ),
     Mutation(
         "from the end, a share of a fused step likewise",
-        PANELS,
+        STEPS,
         "descending ? first + left - some : last - left",
         "descending ? left - some : last - left",
     ),

@@ -13,7 +13,7 @@ compiled but the kernels (csrc/) and the way to SciPy's BLAS (_blas.pyx).
 - Segments. The state before step t is therefore in two places: rows [0, m) of the step processed
   before, and rows [m, n(t)) of h_n, c_n, for the sequences that enter. Each step works on these
   two segments, one of which is empty on all but few steps.
-- Two matrix paths. `packed`: the kernels of csrc/products.h over weights in panels, where each
+- Two matrix paths. `packed`: the kernels of csrc/steps.h over weights in panels, where each
   element starts from the bias and adds its terms in one fixed order, so that a sequence has the
   same bits in any batch, on any number of threads, and step by step. Otherwise BLAS, over weights
   row by row, and the gate math after it. _weights.py decides which one serves.
