@@ -258,6 +258,18 @@ def test_so_they_are_where_sums_have_many_terms(dtype: Any) -> None:
     assert_no_thread_matters(batch, True)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_sequence_alone_has_the_bits_of_many_where_sums_have_many_terms(dtype: Any) -> None:
+    """Many rows multiply 256 terms in one go, few rows all of them."""
+    batch = make_batch(6, steps=3, batch=8, input_size=520, hidden_size=530, dtype=dtype)
+    output, _ = batch.lstm(batch.x, batch.state)
+    h, c = batch.state
+    for b in range(8):
+        one = slice(b, b + 1)
+        alone, _ = batch.lstm(batch.x[:, one], (h[:, one], c[:, one]))
+        assert_same_bits(alone, output[:, one], f"sequence {b}")
+
+
 # Four threads are asked for; prints whether all is as with one.
 SMALL_TEAM = """
 import sys
