@@ -44,7 +44,7 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/asv machine --config benchmarks/asv.conf.json --yes
 	@touch $@
 
-demo: $(VENV)/.installed  ## learn Python's own manual and write some of it (about three minutes)
+demo: $(VENV)/.installed  ## learn Python's own manual and write some of it (about two minutes)
 	@mkdir -p demo
 	$(BIN)/fastlstm lm train --out demo/topics.safetensors $(if $(wildcard demo/*.checkpoint),--resume)
 	$(BIN)/python -m benchmarks.quality.topics --model demo/topics.safetensors
