@@ -177,6 +177,18 @@ FASTLSTM_INLINE void KERNEL(load_row)(vec row[GATES], int width, const real *fro
                               : v_load_n(from + v * V_WIDTH, columns < V_WIDTH ? columns : V_WIDTH);
 }
 
+/* What the accumulators of a tile begin with; rows are ld_from elements apart, NULL gives zeros. */
+FASTLSTM_INLINE void KERNEL(load_tile)(vec acc[][GATES], int rows, int panels, int width,
+                                       const real *from, ptrdiff_t ld_from, ptrdiff_t columns)
+{
+    FASTLSTM_UNROLL
+    for (int k = 0; k < rows * panels; k++) {
+        ptrdiff_t column = k % panels * PANEL;
+        KERNEL(load_row)(acc[k], width, from == NULL ? NULL : from + k / panels * ld_from + column,
+                         columns - column);
+    }
+}
+
 FASTLSTM_INLINE void KERNEL(store_row)(real *to, int width, const vec row[GATES],
                                        ptrdiff_t columns)
 {
@@ -202,13 +214,7 @@ FASTLSTM_INLINE void KERNEL(tile)(int rows, int panels, int width, int transpose
                                   const tile_arguments *it)
 {
     vec acc[TILE_ROWS][GATES];
-    FASTLSTM_UNROLL
-    for (int k = 0; k < rows * panels; k++)
-        KERNEL(load_row)(acc[k], width,
-                         it->initial == NULL ? NULL
-                                             : it->initial + k / panels * it->ld_initial +
-                                                   k % panels * PANEL,
-                         it->columns - k % panels * PANEL);
+    KERNEL(load_tile)(acc, rows, panels, width, it->initial, it->ld_initial, it->columns);
     KERNEL(accumulate)(acc, rows, panels, width, it->a, transposed ? 1 : it->stride,
                        transposed ? it->stride : 1, it->panel, it->panel_stride, it->inner);
     FASTLSTM_UNROLL
@@ -335,7 +341,7 @@ static void KERNEL(multiply)(real *out, ptrdiff_t ld_out, const real *a, ptrdiff
     assert((transpose_a ? inner : rows) <= 1 || ld_a >= (transpose_a ? rows : inner));
     assert((transpose_b ? columns : inner) <= 1 || ld_b >= (transpose_b ? inner : columns));
     assert(rows * columns == 0 || (out != NULL && a != NULL && b != NULL));
-    real panel[PACK_INNER * PANEL], a_block[PACK_INNER * (PACK_BYTES / sizeof(real))];
+    real panel[PACK_INNER * PANEL], a_block[PACK_INNER * PACK_ROWS];
     ptrdiff_t step = KERNEL(block_of)(inner, PACK_INNER);
     for (ptrdiff_t row = 0; row < rows; row += PACK_ROWS) {
         ptrdiff_t count = rows - row < PACK_ROWS ? rows - row : PACK_ROWS;

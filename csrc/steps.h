@@ -38,10 +38,7 @@ typedef struct cell_arguments {
 FASTLSTM_INLINE void KERNEL(cell_tile)(int rows, int panels, const cell_arguments *it)
 {
     vec acc[TILE_ROWS][GATES];
-    FASTLSTM_UNROLL
-    for (int k = 0; k < rows * panels; k++)
-        KERNEL(load_row)(acc[k], GATES, it->pre + k / panels * it->ld_pre + k % panels * PANEL,
-                         PANEL);
+    KERNEL(load_tile)(acc, rows, panels, GATES, it->pre, it->ld_pre, panels * PANEL);
     KERNEL(accumulate)(acc, rows, panels, GATES, it->h_prev, it->ld_h_prev, 1, it->panel,
                        it->panel_stride, it->inner);
     vec sums[TILE_ROWS][GATES];
@@ -72,13 +69,7 @@ typedef struct back_arguments {
 FASTLSTM_INLINE void KERNEL(back_tile)(int rows, int panels, int width, const back_arguments *it)
 {
     vec acc[TILE_ROWS][GATES];
-    FASTLSTM_UNROLL
-    for (int k = 0; k < rows * panels; k++)
-        KERNEL(load_row)(acc[k], width,
-                         it->initial == NULL ? NULL
-                                             : it->initial + k / panels * it->hidden +
-                                                   k % panels * PANEL,
-                         it->units - k % panels * PANEL);
+    KERNEL(load_tile)(acc, rows, panels, width, it->initial, it->hidden, it->units);
     KERNEL(accumulate)(acc, rows, panels, width, it->d_next, GATES * it->hidden, 1, it->panel,
                        it->panel_stride, it->inner);
     vec sums[TILE_ROWS][GATES];

@@ -469,9 +469,8 @@ MUTATIONS = [
     Mutation(
         "second panel of a pair takes the first one's initial values",
         PANELS,
-        """it->initial + k / panels * it->ld_initial +
-                                                   k % panels * PANEL,""",
-        "it->initial + k / panels * it->ld_initial,",
+        "from == NULL ? NULL : from + k / panels * ld_from + column,",
+        "from == NULL ? NULL : from + k / panels * ld_from,",
     ),
     Mutation(
         "a whole number of vectors gets one more",

@@ -1,7 +1,7 @@
 """The time loop: an LSTM layer in one direction, forward and backward, over packed rows.
 
-Design. What stands here is all that happens for each time step; nothing else in the package is
-compiled but the kernels (csrc/) and the way to SciPy's BLAS (_blas.pyx).
+Design. What stands here is all that happens for each time step of a sequence, over the functions
+of step.pxd, which a stream (stream.pyx) shares, and the kernels of csrc/.
 
 - Rows. Sequences come packed (packing.py): sorted by length, step by step, so that the rows of
   step t are offsets[t] to offsets[t + 1] and the sequences that live at t are the first ones.
