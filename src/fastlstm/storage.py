@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from fastlstm._extras import import_extra
 from fastlstm._validate import Array, compact
 
 FORMAT = "fastlstm"
@@ -183,13 +184,8 @@ def check_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
 
 def import_safetensors() -> ModuleType:
     """Return the module safetensors, or say how to get it."""
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise ImportError(
-            "saving and loading need safetensors: pip install 'fastlstm[train]'"
-        ) from None
-    return safetensors
+    import_extra("safetensors.numpy", extra="train", purpose="saving and loading")
+    return import_extra("safetensors", extra="train", purpose="saving and loading")
 
 
 # --- writing --------------------------------------------------------------------------------------

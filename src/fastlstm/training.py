@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from fastlstm import checkpoints, storage
+from fastlstm._extras import import_extra
 from fastlstm._interrupt import Interrupt, deferred_interrupt
 from fastlstm._validate import Array, check_flag, check_number, check_size, compact
 from fastlstm.checkpoints import History as History
@@ -460,10 +461,5 @@ def _check_state(state: object) -> tuple[Array, ...] | None:
 
 
 def _import_tqdm() -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise ImportError(
-            "the progress bar needs tqdm: pip install 'fastlstm[train]', or pass progress=False"
-        ) from None
-    return tqdm
+    purpose = "progress bars (or pass progress=False)"
+    return import_extra("tqdm", extra="train", purpose=purpose).tqdm
