@@ -13,8 +13,8 @@ BASE ?= HEAD~1
 HEAD ?= HEAD
 RANGE ?= HEAD~5..HEAD
 
-.PHONY: help demo test test-oracles test-c test-build lint sanitize mutants bench peers dashboard \
-        regressions ci-tools hooks clean
+.PHONY: help demo test test-oracles test-c test-build lint docs sanitize mutants bench peers \
+        dashboard regressions ci-tools hooks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,10 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/asv machine --config benchmarks/asv.conf.json --yes
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
 demo: $(VENV)/.installed  ## learn Python's own manual and write some of it (about two minutes)
 	@mkdir -p demo
 	$(BIN)/fastlstm lm train --out demo/topics.safetensors $(if $(wildcard demo/*.checkpoint),--resume)
@@ -69,6 +73,10 @@ lint: $(VENV)/.lint  ## ruff, cython-lint and mypy
 	$(BIN)/ruff format --check .
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/fastlstm
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs  ## build the documentation into build/docs; a warning is an error
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
+	@echo build/docs/index.html
 
 sanitize:  ## the C driver under ASAN + UBSAN, TSAN, valgrind, and for aarch64 under qemu
 	$(MAKE) -C tests/csrc sanitize races valgrind neon

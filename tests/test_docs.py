@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import fastlstm
+from fastlstm.cli import build_parser
+from tests.pages import PAGES, ROOT, blocks, needed, prose, relative, session, shell_commands
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 SOURCES = sorted((ROOT / "src" / "fastlstm").rglob("*.py"))
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PEERED = [path for path in PAGES if needed(path)]
 
 
-def relative(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+@pytest.fixture
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for the files that examples write, and Keras on the backend that is installed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
 
 
 def run_examples(test: doctest.DocTest) -> int:
@@ -29,25 +34,34 @@ def run_examples(test: doctest.DocTest) -> int:
     return outcome.attempted
 
 
-def examples_of_page(path: Path) -> doctest.DocTest:
-    """All the sessions of a page (fenced blocks with prompts), one after another."""
-    text = path.read_text(encoding="utf-8")
-    # Everything else becomes empty lines, so that a failure names the line of the page.
-    kept, at = "", 0
-    for block in FENCED.finditer(text):
-        kept += "\n" * text.count("\n", at, block.start(2))
-        kept += block[2] if ">>>" in block[2] else "\n" * block[2].count("\n")
-        at = block.end(2)
-    return doctest.DocTestParser().get_doctest(kept, {}, relative(path), str(path), 0)
-
-
+@pytest.mark.usefixtures("_elsewhere")
 @pytest.mark.parametrize("path", PAGES, ids=relative)
 def test_examples_of_pages(path: Path) -> None:
-    run_examples(examples_of_page(path))
+    run_examples(session(path, everything=False))
+
+
+@pytest.mark.oracle
+@pytest.mark.usefixtures("_elsewhere")
+@pytest.mark.parametrize("path", PEERED, ids=relative)
+def test_examples_of_pages_that_need_other_packages(path: Path) -> None:
+    for package in needed(path):
+        pytest.importorskip(package)
+    run_examples(session(path, everything=True))
 
 
 def test_the_page_on_the_backward_step_has_its_numbers_from_its_examples() -> None:
-    assert run_examples(examples_of_page(ROOT / "docs" / "backward.md")) >= 50
+    assert run_examples(session(ROOT / "docs" / "backward.md", everything=False)) >= 50
+
+
+@pytest.mark.parametrize("path", PAGES, ids=relative)
+def test_every_block_is_one_that_is_run_or_checked(path: Path) -> None:
+    for block in blocks(path):
+        where = f"{relative(path)}:{block.line}"
+        if block.language in ("python", "pycon"):
+            assert block.is_session, f"{where}: code without prompts is not run"
+        else:
+            assert block.language in ("sh", "math", "text", "") or block.language[0] == "{", where
+            assert not block.is_session, f"{where}: a session of no language"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
@@ -65,10 +79,68 @@ def test_the_main_classes_show_an_example(name: str) -> None:
     assert ">>> " in (getattr(fastlstm, name).__doc__ or "")
 
 
+# --- shell ----------------------------------------------------------------------------------------
+
+
+def check_command(command: list[str]) -> None:
+    """A command of ours takes these arguments; of others, those exist that a page may use."""
+    match command:
+        case ["fastlstm", *arguments]:
+            build_parser().parse_args(arguments)
+        case ["make", *arguments]:
+            targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert {word for word in arguments if "=" not in word} <= set(targets)
+        case ["pip", "install", *arguments]:
+            check_requirements([word for word in arguments if word != "-e"])
+        case ["python", "-m", module, *_]:
+            assert importlib.util.find_spec(module) is not None
+        case [("git" | "cd"), *_]:
+            pass
+        case _:
+            raise AssertionError("no page needs this command")
+
+
+def check_requirements(requirements: list[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for requirement in requirements:
+        found = re.fullmatch(r"(\.|fastlstm)(?:\[([\w,]+)\])?", requirement)
+        assert found, f"{requirement}: not our package"
+        extras = set(found[2].split(",")) if found[2] else set()
+        assert extras <= project["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=relative)
+def test_commands_for_the_shell_are_possible(path: Path) -> None:
+    for command in shell_commands(path):
+        try:
+            check_command(command)
+        except (AssertionError, SystemExit) as error:
+            pytest.fail(f"{' '.join(command)}: {error!r}")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fastlstm", "lm", "sing"],
+        ["make", "tea"],
+        ["pip", "install", ".[coffee]"],
+        ["pip", "install", "numpy-of-the-day"],
+        ["python", "-m", "benchmarks.tea"],
+        ["curl", "somewhere"],
+    ],
+    ids=" ".join,
+)
+def test_an_impossible_command_is_found(command: list[str]) -> None:
+    with pytest.raises((AssertionError, SystemExit)):
+        check_command(command)
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("path", PAGES, ids=relative)
 def test_links_to_files_lead_somewhere(path: Path) -> None:
-    text = FENCED.sub("", path.read_text(encoding="utf-8"))
-    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose(path))
     local = [target for target in targets if not re.match(r"\w+:", target)]
     assert [target for target in local if not (path.parent / target).exists()] == []
 
