@@ -45,8 +45,9 @@
  *   out  (rows, columns), rows are ld_out elements apart
  *   a    (rows, inner), or (inner, rows) if transpose_a; b (inner, columns), or transposed
  *
- * multiply_packed: out = initial + A·B, with B in panels; initial (columns), or NULL for zeros.
- *   inner >= 1.
+ * multiply_packed: out = initial + A·B, with B in panels. inner >= 1.
+ *   initial  (rows, columns), rows are ld_initial elements apart, 0 for the same row throughout;
+ *            may be out, of the same stride; NULL for zeros
  *
  * cell_step: a product with a step of the cell as its end, for `rows` sequences and the hidden
  * units [first, last); these bounds are multiples of vector, or last is hidden. What belongs to
@@ -90,9 +91,10 @@
         void (*multiply)(real *out, ptrdiff_t ld_out, const real *a, ptrdiff_t ld_a,               \
                          int transpose_a, const real *b, ptrdiff_t ld_b, int transpose_b,          \
                          ptrdiff_t rows, ptrdiff_t inner, ptrdiff_t columns, int accumulate);      \
-        void (*multiply_packed)(real *out, ptrdiff_t ld_out, const real *initial, const real *a,   \
-                                ptrdiff_t ld_a, const real *panels, ptrdiff_t rows,                \
-                                ptrdiff_t inner, ptrdiff_t columns);                               \
+        void (*multiply_packed)(real *out, ptrdiff_t ld_out, const real *initial,                  \
+                                ptrdiff_t ld_initial, const real *a, ptrdiff_t ld_a,               \
+                                const real *panels, ptrdiff_t rows, ptrdiff_t inner,               \
+                                ptrdiff_t columns);                                                \
         void (*cell_step)(real *h, real *c, real *gates, real *pre, const real *c_prev,            \
                           const real *h_prev, const real *panels, ptrdiff_t rows,                  \
                           ptrdiff_t hidden, ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_h,       \

@@ -301,8 +301,9 @@ static void KERNEL(multiply_panel)(tile_arguments it, ptrdiff_t rows, int transp
 }
 
 static void KERNEL(multiply_packed)(real *out, ptrdiff_t ld_out, const real *initial,
-                                    const real *a, ptrdiff_t ld_a, const WEIGHT *panels,
-                                    ptrdiff_t rows, ptrdiff_t inner, ptrdiff_t columns)
+                                    ptrdiff_t ld_initial, const real *a, ptrdiff_t ld_a,
+                                    const WEIGHT *panels, ptrdiff_t rows, ptrdiff_t inner,
+                                    ptrdiff_t columns)
 {
     assert(rows >= 0 && inner >= 1 && columns >= 0);
     assert(rows <= 1 || (ld_a >= inner && ld_out >= columns));
@@ -314,7 +315,9 @@ static void KERNEL(multiply_packed)(real *out, ptrdiff_t ld_out, const real *ini
             some = KERNEL(next_columns)(count, columns - column, 0);
             tile_arguments it = {.out = out + row * ld_out + column,
                                  .ld_out = ld_out,
-                                 .initial = initial != NULL ? initial + column : NULL,
+                                 .initial =
+                                     initial != NULL ? initial + row * ld_initial + column : NULL,
+                                 .ld_initial = ld_initial,
                                  .a = a + row * ld_a,
                                  .stride = ld_a,
                                  .panel = panels + column * inner,

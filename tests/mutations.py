@@ -259,8 +259,8 @@ MUTATIONS = [
     Mutation(
         "dh_0 of all begins with the first one's dh",
         STEP,
-        "multiply_packed(d_h + unit, hidden, <real*>NULL, d_gates,",
-        "multiply_packed(d_h + unit, hidden, d_h + unit, d_gates,",
+        "multiply_packed(d_h + unit, hidden, <real*>NULL, 0, d_gates,",
+        "multiply_packed(d_h + unit, hidden, d_h + unit, 0, d_gates,",
     ),
     Mutation(
         "h_t for h of the step before in dW_hh",

@@ -105,27 +105,27 @@ static void run_multiply(real *out, const product *it, int transpose_a, int tran
     matrix_free(b, NULL, "b", how);
 }
 
-static void run_multiply_packed(real *out, const product *it, int has_initial, const call *how)
+enum start { FROM_ZERO, FROM_START, FROM_INITIAL };
+
+static void run_multiply_packed(real *out, const product *it, enum start from, const call *how)
 {
     call dense = {.isa = how->isa, .placement = how->placement};
     ptrdiff_t size = round_up(it->columns, how->isa->TABLE.vector) * it->inner;
     matrix a = matrix_of(it->a, it->rows, it->inner, 0, how);
-    matrix to = matrix_of(NULL, it->rows, it->columns, 0, how);
+    matrix to = matrix_of(from == FROM_START ? it->start : NULL, it->rows, it->columns, 0, how);
     matrix panels = matrix_of(NULL, size, 1, 0, &dense);
-    real *initial = NULL;
+    real *initial = from == FROM_START ? to.data : NULL;
     how->isa->TABLE.pack(panels.data, it->b, it->inner, 1, it->inner, it->columns);
-    if (has_initial)
+    if (from == FROM_INITIAL)
         initial = matrix_of(it->initial, it->columns, 1, 0, &dense).data;
-    how->isa->TABLE.multiply_packed(to.data, to.ld, initial, a.data, a.ld, panels.data, it->rows,
-                                    it->inner, it->columns);
+    how->isa->TABLE.multiply_packed(to.data, to.ld, initial, from == FROM_START ? to.ld : 0, a.data,
+                                    a.ld, panels.data, it->rows, it->inner, it->columns);
     matrix_free(to, out, "out", how);
     matrix_free(a, NULL, "a", how);
     matrix_free(panels, NULL, "panels", &dense);
-    if (initial != NULL)
+    if (from == FROM_INITIAL)
         fenced_free(initial, "initial");
 }
-
-enum start { FROM_ZERO, FROM_START, FROM_INITIAL };
 
 static void expect_product(sum *want, const product *it, enum start from)
 {
@@ -166,8 +166,8 @@ static void check_rows_alone(const real *multiplied, const real *packed, const p
         how->isa->TABLE.multiply(alone, it->columns, a, it->inner, 0, it->b, it->inner, 1, 1,
                                  it->inner, it->columns, 0);
         different += count_different(alone, multiplied + row * it->columns, it->columns);
-        how->isa->TABLE.multiply_packed(alone, it->columns, it->initial, a, it->inner, panels_of_b,
-                                        1, it->inner, it->columns);
+        how->isa->TABLE.multiply_packed(alone, it->columns, it->initial, 0, a, it->inner,
+                                        panels_of_b, 1, it->inner, it->columns);
         different += count_different(alone, packed + row * it->columns, it->columns);
     }
     check(different == 0, "f%d %s, %td·%td·%td: %ld elements depend on the other rows",
@@ -188,10 +188,12 @@ static void test_product(const product *it, call how)
                       variant & 1 ? "multiply, a transposed" : "multiply", &how);
         how.gap = GAP - how.gap;
     }
-    run_multiply_packed(packed, it, 0, &how);
+    run_multiply_packed(packed, it, FROM_ZERO, &how);
     check_product(packed, want[FROM_ZERO], it, "multiply_packed, no initial", &how);
     how.gap = GAP - how.gap;
-    run_multiply_packed(packed, it, 1, &how);
+    run_multiply_packed(packed, it, FROM_START, &how);
+    check_product(packed, want[FROM_START], it, "multiply_packed, added", &how);
+    run_multiply_packed(packed, it, FROM_INITIAL, &how);
     check_product(packed, want[FROM_INITIAL], it, "multiply_packed", &how);
     run_multiply(out, it, 0, 1, 0, &how);
     check_rows_alone(out, packed, it, &how);
@@ -238,7 +240,7 @@ static void test_subnormal_products(call how)
         for (ptrdiff_t k = 0; k < current.columns; k++)
             current.initial[k] = from_bits(1);
         expect_product(want, &current, FROM_INITIAL);
-        run_multiply_packed(out, &current, 1, &how);
+        run_multiply_packed(out, &current, FROM_INITIAL, &how);
         check_product(out, want, &current, "multiply_packed, subnormal", &how);
         expect_product(want, &current, FROM_ZERO);
         run_multiply(out, &current, 0, 0, 0, &how);
@@ -264,14 +266,14 @@ static void test_poisoned_products(call how)
         for (int packed = 0; packed < 2; packed++) {
             long spread = 0;
             if (packed)
-                run_multiply_packed(clean, &current, 1, &how);
+                run_multiply_packed(clean, &current, FROM_INITIAL, &how);
             else
                 run_multiply(clean, &current, 1, 0, 0, &how);
             *a = poisons[row % 3];
             *b = poisons[row / 3 % 3];
             if (packed) {
                 expect_product(want, &current, FROM_INITIAL);
-                run_multiply_packed(out, &current, 1, &how);
+                run_multiply_packed(out, &current, FROM_INITIAL, &how);
                 for (ptrdiff_t at = 0; at < current.rows * current.columns; at++)
                     spread += !same(out[at], want[at].chain);
             } else {
@@ -296,7 +298,7 @@ static void test_no_rows(call how)
     random_product(&current, 0, 5, 7);
     run_multiply(out, &current, 0, 0, 0, &how);
     run_multiply(out, &current, 1, 0, 1, &how);
-    run_multiply_packed(out, &current, 1, &how);
+    run_multiply_packed(out, &current, FROM_INITIAL, &how);
     check(out[0] == 0, "f%d %s: a product of no rows writes", FASTLSTM_REAL, how.isa->name);
 }
 

@@ -124,8 +124,8 @@ static void step_in_two(stepped *out, real *z, const step *it, int has_state,
     for (ptrdiff_t row = 0; row < it->rows; row++) {
         pack_pre(initial, it->pre + row * 4 * H, 1, H, vector);
         if (has_state)
-            isa->TABLE.multiply_packed(row_z, width, initial, it->h_prev + row * H, H, panels, 1, H,
-                                       width);
+            isa->TABLE.multiply_packed(row_z, width, initial, 0, it->h_prev + row * H, H, panels, 1,
+                                       H, width);
         for (ptrdiff_t k = 0; k < 4 * H; k++)
             z[row * 4 * H + k] = (has_state ? row_z : initial)[place_of_gate(k / H, k % H, 1,
                                                                              vector)];

@@ -49,7 +49,7 @@ static void run_cell_backward(const fastlstm_isa *isa)
 
 static void run_multiply_packed(const fastlstm_isa *isa)
 {
-    isa->TABLE.multiply_packed(pre, 4 * HIDDEN, NULL, states[0], HIDDEN, panels, rows_of_product,
+    isa->TABLE.multiply_packed(pre, 4 * HIDDEN, NULL, 0, states[0], HIDDEN, panels, rows_of_product,
                                HIDDEN, 4 * HIDDEN);
 }
 

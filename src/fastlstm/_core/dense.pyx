@@ -91,7 +91,7 @@ cdef void _matmul_panels_part(
 ) noexcept nogil:
     cdef uint64_t mode = fastlstm_flush_begin()
     cdef Py_ssize_t inner = a.shape[1]
-    multiply_packed(&out[row, first], out.shape[1], &initial[first] if initial else NULL,
+    multiply_packed(&out[row, first], out.shape[1], &initial[first] if initial else NULL, 0,
                     &a[row, 0], inner, &panels[first * inner], end - row, inner, last - first)
     fastlstm_flush_end(mode)
 

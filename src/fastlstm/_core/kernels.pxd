@@ -24,7 +24,8 @@ cdef extern from "dispatch.h" nogil:
                          Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns,
                          int accumulate) noexcept nogil
         void (*multiply_packed)(float* out, Py_ssize_t ld_out, const float* initial,
-                                const float* a, Py_ssize_t ld_a, const float* panels,
+                                Py_ssize_t ld_initial, const float* a, Py_ssize_t ld_a,
+                                const float* panels,
                                 Py_ssize_t rows, Py_ssize_t inner,
                                 Py_ssize_t columns) noexcept nogil
         void (*cell_step)(float* h, float* c, float* gates, float* pre,
@@ -60,7 +61,8 @@ cdef extern from "dispatch.h" nogil:
                          Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns,
                          int accumulate) noexcept nogil
         void (*multiply_packed)(double* out, Py_ssize_t ld_out, const double* initial,
-                                const double* a, Py_ssize_t ld_a, const double* panels,
+                                Py_ssize_t ld_initial, const double* a, Py_ssize_t ld_a,
+                                const double* panels,
                                 Py_ssize_t rows, Py_ssize_t inner,
                                 Py_ssize_t columns) noexcept nogil
         void (*cell_step)(double* h, double* c, double* gates, double* pre,
@@ -135,13 +137,16 @@ cdef inline void cell_step_back(
 
 
 cdef inline void multiply_packed(
-    real* out, Py_ssize_t ld_out, const real* initial, const real* a, Py_ssize_t ld_a,
+    real* out, Py_ssize_t ld_out, const real* initial, Py_ssize_t ld_initial,
+    const real* a, Py_ssize_t ld_a,
     const real* panels, Py_ssize_t rows, Py_ssize_t inner, Py_ssize_t columns,
 ) noexcept nogil:
     if real is float:
-        isa.f32.multiply_packed(out, ld_out, initial, a, ld_a, panels, rows, inner, columns)
+        isa.f32.multiply_packed(out, ld_out, initial, ld_initial, a, ld_a, panels, rows, inner,
+                                columns)
     else:
-        isa.f64.multiply_packed(out, ld_out, initial, a, ld_a, panels, rows, inner, columns)
+        isa.f64.multiply_packed(out, ld_out, initial, ld_initial, a, ld_a, panels, rows, inner,
+                                columns)
 
 
 cdef inline void multiply(

@@ -31,7 +31,7 @@ cdef inline void project(
         return
     if packed:
         multiply_packed(
-            pre + column, width, bias + column, x, inner, weight_ih + column * inner,
+            pre + column, width, bias + column, 0, x, inner, weight_ih + column * inner,
             rows, inner, padded(unit_end, hidden, width) - column)
         return
     for row in range(rows):
@@ -78,7 +78,7 @@ cdef inline void carry_back(
 ) noexcept nogil:
     """dh_{t-1} = d_gates_t·W_hh."""
     if packed:
-        multiply_packed(d_h + unit, hidden, <real*>NULL, d_gates, 4 * hidden,
+        multiply_packed(d_h + unit, hidden, <real*>NULL, 0, d_gates, 4 * hidden,
                         weight_hh + unit * 4 * hidden, rows, 4 * hidden, unit_end - unit)
     else:
         gemm(d_h, d_gates, weight_hh, False, False,
