@@ -35,9 +35,9 @@ DTYPES = [np.float32, np.float64]
 def test_repr_tells_what_it_was_made_of() -> None:
     lstm = LSTM(3, 4, 2, bias=False, batch_first=True, dropout=0.25, bidirectional=True)
     assert repr(lstm) == (
-        "LSTM(3, 4, 2, bias=False, batch_first=True, dropout=0.25, bidirectional=True, "
-        "dtype=float32)"
+        "LSTM(3, 4, 2, bias=False, batch_first=True, dropout=0.25, bidirectional=True)"
     )
+    assert repr(LSTM(3, 4, dtype=np.float64)) == "LSTM(3, 4, 1, dtype='float64')"
 
 
 def test_dropout_without_a_second_layer_warns() -> None:

@@ -539,4 +539,4 @@ def test_options_are_checked() -> None:
         RNN(3, 3, rng="seed")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^hidden_size: .* exceeds"):
         RNN(3, 2**16)
-    assert repr(layer()) == "RNN(3, 5, bias=True, batch_first=False, dtype=float32)"
+    assert repr(layer()) == "RNN(3, 5)"

@@ -15,6 +15,8 @@ from fastlstm.optim import AdamW as AdamW
 from fastlstm.optim import clip_grad_norm as clip_grad_norm
 from fastlstm.parameters import Parameters as Parameters
 from fastlstm.rnn import RNN as RNN
+from fastlstm.saving import load as load
+from fastlstm.saving import save as save
 from fastlstm.stream import Stream as Stream
 from fastlstm.threads import get_num_threads as get_num_threads
 from fastlstm.threads import set_num_threads as set_num_threads

@@ -7,6 +7,7 @@ tape and returns fresh gradients. All take any number of leading axes, and flatt
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -20,7 +21,6 @@ from fastlstm._validate import (
     check_extent,
     check_flag,
     check_floats,
-    check_generator,
     check_given_generator,
     check_integers,
     check_number,
@@ -70,11 +70,10 @@ class Embedding(Layer):
         self.dtype = check_dtype("dtype", dtype)
         shape = (self.num_embeddings, self.embedding_dim)
         check_extent("num_embeddings * embedding_dim", *shape)
-        weight = check_generator("rng", rng).standard_normal(shape).astype(self.dtype)
-        self._parameters = Parameters({"weight": weight})
-
-    def __repr__(self) -> str:
-        return f"Embedding({self.num_embeddings}, {self.embedding_dim}, dtype={self.dtype})"
+        self._begin(
+            rng, {"weight": shape}, self.dtype,
+            lambda rng: {"weight": rng.standard_normal(shape).astype(self.dtype)},
+        )  # fmt: skip
 
     def __call__(self, ids: Array) -> Array:
         """Look the vectors up.
@@ -197,8 +196,9 @@ class Linear(Layer):
         if check_flag("bias", bias):
             shapes["bias"] = (self.out_features,)
         bound = 1 / math.sqrt(self.in_features)
-        initial = uniform_arrays(check_generator("rng", rng), shapes, bound, self.dtype)
-        self._parameters = Parameters(initial)
+        self._begin(
+            rng, shapes, self.dtype, lambda rng: uniform_arrays(rng, shapes, bound, self.dtype)
+        )
         self._panels = PanelCache(self._parameters)
 
     @property
@@ -206,11 +206,9 @@ class Linear(Layer):
         """b (out_features,), read-only, or None."""
         return self._parameters.get("bias")
 
-    def __repr__(self) -> str:
-        return (
-            f"Linear({self.in_features}, {self.out_features}, bias={self.bias is not None}, "
-            f"dtype={self.dtype})"
-        )
+    def get_config(self) -> dict[str, Any]:
+        """Every argument of the constructor but `rng`; see `LSTM.get_config`."""
+        return super().get_config() | {"bias": self.bias is not None}
 
     def __call__(self, x: Array) -> Array:
         """Map the last axis.
@@ -316,9 +314,6 @@ class Dropout(Layer):
     def __init__(self, p: float = 0.5) -> None:
         self.p = check_number("p", p, least=0.0, most=1.0)
         self._parameters = Parameters({})
-
-    def __repr__(self) -> str:
-        return f"Dropout({self.p:g})"
 
     def __call__(self, x: Array) -> Array:
         """Infer: `x` (...), of float32 or float64, comes back itself; dropout does not act."""

@@ -19,14 +19,13 @@ from fastlstm._validate import (
     check_dtype,
     check_extent,
     check_flag,
-    check_generator,
     check_given_generator,
     check_number,
     check_pair,
     check_size,
 )
 from fastlstm._weights import WeightCache
-from fastlstm.parameters import Layer, Parameters
+from fastlstm.parameters import Layer
 from fastlstm.stream import Stream
 from fastlstm.tape import Tape, check_tape
 
@@ -123,8 +122,9 @@ class LSTM(Layer):
             )
         shapes = self._stack.parameter_shapes()
         bound = 1 / math.sqrt(self.hidden_size)
-        initial = uniform_arrays(check_generator("rng", rng), shapes, bound, self.dtype)
-        self._parameters = Parameters(initial)
+        self._begin(
+            rng, shapes, self.dtype, lambda rng: uniform_arrays(rng, shapes, bound, self.dtype)
+        )
         self._weights = WeightCache(self._parameters)
 
     @classmethod
@@ -183,13 +183,6 @@ class LSTM(Layer):
             }
         )
         return lstm
-
-    def __repr__(self) -> str:
-        return (
-            f"LSTM({self.input_size}, {self.hidden_size}, {self.num_layers}, bias={self.bias}, "
-            f"batch_first={self.batch_first}, dropout={self.dropout:g}, "
-            f"bidirectional={self.bidirectional}, dtype={self.dtype})"
-        )
 
     # --- the face ---------------------------------------------------------------------------------
 

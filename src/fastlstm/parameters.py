@@ -7,12 +7,14 @@ version moves: writing to an array obtained from here raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, Self
 
 import numpy as np
 
-from fastlstm._validate import Array, check_array, check_names
+from fastlstm._validate import Array, check_array, check_generator, check_names
 
 
 class Parameters(Mapping[str, Array]):
@@ -170,14 +172,82 @@ class Parameters(Mapping[str, Array]):
             counter[0] += 1
 
 
+class Given:
+    """Arrays for a layer to begin with; its constructor takes them in place of a generator."""
+
+    __slots__ = ("_arrays",)
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = arrays
+
+    def take(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> dict[str, Array]:
+        """The arrays, if they are exactly those that a layer with these parameters has."""
+        given = check_names("arrays", self._arrays, shapes)
+        return {
+            name: check_array(f"arrays[{name!r}]", given[name], dtype, shape)
+            for name, shape in shapes.items()
+        }
+
+
 class Layer:
     """What every layer with weights has: `parameters`, `editing` and the two state_dict calls.
 
     The weights can also be read as attributes: ``layer.weight``. What a constructor has set is
-    fixed: sizes that no longer belong to the weights would read outside of them.
+    fixed: sizes that no longer belong to the weights would read outside of them. Every argument of
+    a constructor but `rng` is an attribute of the same name, which is all that `get_config` asks.
     """
 
     _parameters: Parameters
+
+    @classmethod
+    def _build(cls, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
+        """A layer of what `get_config` and `state_dict` gave, without drawing random numbers.
+
+        Arguments that have a default may be absent. Every name, shape and dtype is checked before
+        anything of the sizes in `config` is made; the arrays are copied. Raises TypeError and
+        ValueError, as the constructor and `load_state_dict` do.
+        """
+        arguments = _arguments(cls)
+        missing = [k for k, a in arguments.items() if a.default is a.empty and k not in config]
+        unknown = [str(name) for name in config if name not in arguments]
+        if missing or unknown:
+            raise ValueError(f"config: missing {missing}, unknown {unknown}")
+        constructor: Callable[..., Self] = cls
+        return constructor(**config, rng=Given(arrays))
+
+    def get_config(self) -> dict[str, Any]:
+        """Every argument of the constructor but `rng`, as JSON can hold it.
+
+        Returns
+        -------
+        dict of str to object
+            ``LSTM(**lstm.get_config())`` has the same sizes and options, and new weights.
+        """
+        return {name: _plain(getattr(self, name)) for name in _arguments(type(self))}
+
+    def __repr__(self) -> str:
+        arguments, config = _arguments(type(self)), self.get_config()
+        shown = [
+            repr(config[name]) if argument.kind is not argument.KEYWORD_ONLY
+            else f"{name}={config[name]!r}"
+            for name, argument in arguments.items()
+            if argument.kind is not argument.KEYWORD_ONLY
+            or config[name] != _plain(argument.default)
+        ]  # fmt: skip
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _begin(
+        self,
+        rng: object,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype: np.dtype[Any],
+        draw: Callable[[np.random.Generator], Mapping[str, Array]],
+    ) -> None:
+        """Own parameters of these shapes: those drawn from the constructor's `rng`, or `Given`."""
+        if isinstance(rng, Given):
+            self._parameters = Parameters(rng.take(shapes, dtype))
+        else:
+            self._parameters = Parameters(draw(check_generator("rng", rng)))
 
     def __setattr__(self, name: str, value: object) -> None:
         parameters = self.__dict__.get("_parameters", ())
@@ -215,3 +285,18 @@ class Layer:
             array: Array = parameters[name]
             return array
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def _arguments(layer: type[Layer]) -> dict[str, inspect.Parameter]:
+    """The arguments, but rng, of the constructor of this class, or of ours that it derives from."""
+    ours = next(c for c in layer.__mro__ if c.__module__.partition(".")[0] == __package__)
+    arguments = dict(inspect.signature(ours).parameters)
+    arguments.pop("rng", None)
+    return arguments
+
+
+def _plain(value: Any) -> Any:
+    """The value of an argument as JSON can hold it."""
+    if isinstance(value, (np.dtype, type)):
+        return np.dtype(value).name
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value

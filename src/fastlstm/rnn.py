@@ -18,11 +18,10 @@ from fastlstm._validate import (
     check_dtype,
     check_extent,
     check_flag,
-    check_generator,
     check_size,
 )
 from fastlstm.packing import Packing
-from fastlstm.parameters import Layer, Parameters
+from fastlstm.parameters import Layer
 from fastlstm.tape import Tape, check_tape
 
 
@@ -87,15 +86,9 @@ class RNN(Layer):
         }
         if self.bias:
             shapes |= {"bias_ih_l0": (hidden,), "bias_hh_l0": (hidden,)}
-        initial = uniform_arrays(
-            check_generator("rng", rng), shapes, 1 / math.sqrt(hidden), self.dtype
-        )
-        self._parameters = Parameters(initial)
-
-    def __repr__(self) -> str:
-        return (
-            f"RNN({self.input_size}, {self.hidden_size}, bias={self.bias}, "
-            f"batch_first={self.batch_first}, dtype={self.dtype})"
+        bound = 1 / math.sqrt(hidden)
+        self._begin(
+            rng, shapes, self.dtype, lambda rng: uniform_arrays(rng, shapes, bound, self.dtype)
         )
 
     def __call__(

@@ -27,7 +27,7 @@ from fastlstm._validate import Array, compact
 
 FORMAT = "fastlstm"
 VERSION = 1
-KINDS = ("lstm", "language-model", "checkpoint")
+KINDS = ("lstm", "rnn", "linear", "embedding", "language-model", "checkpoint")
 
 _FIELDS = {"format": str, "version": int, "kind": str, "header": dict, "checksum": int}
 _DTYPES = {
@@ -306,7 +306,7 @@ def _read_arrays(path: Path, safetensors: ModuleType, content: bytes) -> dict[st
     except safetensors.SafetensorError as error:
         raise FormatError(f"{path}: damaged or cut short: {error}") from None
     arrays = {}
-    for name, entry in entries:
+    for name, entry in sorted(entries, key=lambda pair: pair[0]):  # it has no order of its own
         if entry["dtype"] not in _DTYPES:
             raise FormatError(f"{path}: array {name!r} has an unknown dtype {entry['dtype']!r}")
         try:

@@ -1,0 +1,75 @@
+"""Writes saved/: layers in files of this version, and what they computed. Each is written once.
+
+    python -m tests.witnesses.make_saved
+
+Versions to come have to read these files for ever, so one that is there is never written again;
+new options get a layer of their own in `LAYERS`. What is expected of an LSTM comes from
+tests/support.py's plain NumPy, of the others from the formula in `expected`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import fastlstm
+from fastlstm.parameters import Layer
+from tests.support import Array, plain_lstm
+
+FOLDER = Path(__file__).with_name("saved")
+LAYERS: dict[str, Layer] = {
+    "lstm": fastlstm.LSTM(3, 5, 2, dropout=0.25, bidirectional=True, rng=1),
+    "lstm-float64": fastlstm.LSTM(
+        4, 3, bias=False, batch_first=True, dtype=np.float64, rng=2
+    ),
+    "rnn": fastlstm.RNN(3, 4, rng=3),
+    "linear": fastlstm.Linear(3, 4, rng=4),
+    "embedding": fastlstm.Embedding(6, 4, rng=5),
+}  # fmt: skip
+
+
+def input_of(layer: Layer) -> Array:
+    """A batch for a layer."""
+    rng = np.random.default_rng(0)
+    if isinstance(layer, fastlstm.Embedding):
+        return rng.integers(0, layer.num_embeddings, (3, 2))
+    config = layer.get_config()
+    width = config.get("input_size", config.get("in_features"))
+    return rng.standard_normal((7, 2, width)).astype(config["dtype"])
+
+
+def expected(layer: Layer, x: Array) -> Array:
+    """What a layer makes of a batch, in float64 NumPy."""
+    weights = {name: array.astype(np.float64) for name, array in layer.state_dict().items()}
+    if isinstance(layer, fastlstm.LSTM):
+        if layer.batch_first:
+            return plain_lstm(layer, x.swapaxes(0, 1))[0].swapaxes(0, 1)
+        return plain_lstm(layer, x)[0]
+    if isinstance(layer, fastlstm.Embedding):
+        return weights["weight"][x]
+    if isinstance(layer, fastlstm.Linear):
+        return x @ weights["weight"].T + weights["bias"]
+    h, steps = np.zeros((x.shape[1], len(weights["bias_ih_l0"]))), []
+    for x_t in x:
+        bias = weights["bias_ih_l0"] + weights["bias_hh_l0"]
+        h = np.tanh(x_t @ weights["weight_ih_l0"].T + h @ weights["weight_hh_l0"].T + bias)
+        steps.append(h)
+    return np.stack(steps)
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for name, layer in LAYERS.items():
+        path = FOLDER / f"{name}.safetensors"
+        if path.exists():
+            print(f"{path.name}: is there, and stays")
+            continue
+        fastlstm.save(layer, path)
+        x = input_of(layer)
+        np.savez_compressed(path.with_suffix(".npz"), x=x, output=expected(layer, x))
+        print(f"{path.name}: {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
