@@ -14,7 +14,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
-    "sphinx.ext.napoleon",
+    "numpydoc",
     "sphinx-mathjax-offline",  # formulas need no network, when built or when read
     "sphinx_copybutton",
 ]
@@ -29,10 +29,9 @@ myst_dmath_double_inline = True
 # `name` in a docstring is a link where it names something of ours, else code.
 default_role = "py:obj"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # np.float32, not <class "numpy.float32">
 autodoc_typehints = "none"  # numpydoc sections say more: shapes, dtypes, ranges
-napoleon_google_docstring = False
-napoleon_use_rtype = False
-napoleon_use_ivar = True
+numpydoc_show_class_members = False  # the pages of the reference list them
 
 html_theme = "furo"
 html_title = f"fastlstm {release}"

@@ -4,6 +4,8 @@ A page's examples are sessions with prompts; they share their names from block t
 above a block, which no reader sees, names the packages that it needs beyond our own::
 
     <!-- needs: torch onnxruntime -->
+
+The word "packed" stands for a processor with packed kernels: what such a block shows holds there.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+
+from fastlstm import _core
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -72,7 +76,13 @@ def prose(path: Path) -> str:
 
 def needed(path: Path) -> list[str]:
     """The packages that any block of a page needs."""
-    return sorted(frozenset[str]().union(*(block.needs for block in blocks(path))))
+    return sorted(frozenset[str]().union(*(block.needs for block in blocks(path))) - {"packed"})
+
+
+def _can_run(block: Block, everything: bool) -> bool:
+    return (everything or block.needs <= {"packed"}) and (
+        "packed" not in block.needs or _core.VECTOR[4] > 0
+    )
 
 
 def session(path: Path, *, everything: bool) -> doctest.DocTest:
@@ -80,7 +90,7 @@ def session(path: Path, *, everything: bool) -> doctest.DocTest:
     # Everything else becomes empty lines, so that a failure names the line of the page.
     kept, at = "", 0
     for block in blocks(path):
-        if block.is_session and (everything or not block.needs):
+        if block.is_session and _can_run(block, everything):
             kept += "\n" * (block.line - at) + block.text
             at = block.line + block.text.count("\n")
     return doctest.DocTestParser().get_doctest(kept, {}, relative(path), str(path), 0)

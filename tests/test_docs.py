@@ -8,6 +8,7 @@ import importlib.util
 import re
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -153,3 +154,17 @@ def test_pages_that_the_code_names_exist() -> None:
     }
     assert ("src/fastlstm/lstm.py", "docs/backward.md") in named
     assert [entry for entry in sorted(named) if not (ROOT / entry[1]).exists()] == []
+
+
+# --- the reference --------------------------------------------------------------------------------
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("docs/api/*.md"))
+    shown = set(re.findall(r"auto(?:class|function|exception):: ([\w.]+)", text))
+    public = {
+        name
+        for name, value in vars(fastlstm).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert public - shown == set()
