@@ -61,26 +61,29 @@ def output_shape(lstm: LSTM, steps: int, batch: int) -> tuple[int, int, int]:
     return (batch, steps, width) if lstm.batch_first else (steps, batch, width)
 
 
-def layer_of(case: Case, dtype: Any) -> LSTM:
-    """The layer of a case, with its weights."""
+def layer_of(case: Case, dtype: Any, **options: Any) -> LSTM:
+    """The layer of a case, with its weights, and with further options."""
     lstm = LSTM(
         case.input_size, case.hidden_size, case.num_layers, bias=case.bias,
         batch_first=case.batch_first, bidirectional=case.bidirectional, dtype=dtype, rng=0,
+        **options,
     )  # fmt: skip
     lstm.load_state_dict({name: array.astype(dtype) for name, array in case.weights.items()})
     return lstm
 
 
-def run_case(case: Case, dtype: Any) -> dict[str, Array]:
+def run_case(
+    case: Case, dtype: Any, rng: np.random.Generator | None = None, **options: Any
+) -> dict[str, Array]:
     """Our results for a case, forward and backward, under the names that the witnesses have."""
 
     def cast(pair: State | None) -> State | None:
         return None if pair is None else (pair[0].astype(dtype), pair[1].astype(dtype))
 
-    lstm = layer_of(case, dtype)
+    lstm = layer_of(case, dtype, **options)
     d_output = None if case.d_output is None else case.d_output.astype(dtype)
     output, (h_n, c_n), tape = lstm.forward(
-        case.x.astype(dtype), cast(case.state), lengths=case.lengths
+        case.x.astype(dtype), cast(case.state), lengths=case.lengths, rng=rng
     )
     d_x, (d_h_0, d_c_0), grads = lstm.backward(tape, d_output, cast(case.d_state))
     results = {"output": output, "h_n": h_n, "c_n": c_n, "d_x": d_x}

@@ -33,9 +33,13 @@ DTYPES = [np.float32, np.float64]
 
 
 def test_repr_tells_what_it_was_made_of() -> None:
-    lstm = LSTM(3, 4, 2, bias=False, batch_first=True, dropout=0.25, bidirectional=True)
+    lstm = LSTM(
+        3, 4, 2, bias=False, batch_first=True, dropout=0.25, bidirectional=True,
+        input_dropout=0.5, locked_dropout=True, weight_dropout=0.125,
+    )  # fmt: skip
     assert repr(lstm) == (
-        "LSTM(3, 4, 2, bias=False, batch_first=True, dropout=0.25, bidirectional=True)"
+        "LSTM(3, 4, 2, bias=False, batch_first=True, dropout=0.25, bidirectional=True, "
+        "input_dropout=0.5, locked_dropout=True, weight_dropout=0.125)"
     )
     assert repr(LSTM(3, 4, dtype=np.float64)) == "LSTM(3, 4, 1, dtype='float64')"
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm import _core, _products, _scratch
-from fastlstm._random import dropout_mask
+from fastlstm._dropout import NO_MASKS, Masks, RowMask
 from fastlstm._validate import Array
 from fastlstm._weights import GATES, WeightCache, is_packed, unit_shares
 from fastlstm.packing import Packing
@@ -47,14 +47,15 @@ class Run:
     h_0: Array  # (B, H)
     c_0: Array
     zero_state: bool
+    hh_mask: Array | None = None  # (4H, H), on W_hh
 
 
 @dataclass
 class LayerRun:
-    """What backward needs of one layer: its directions, and the mask on its output."""
+    """What backward needs of one layer: its directions, and the mask on its input."""
 
     runs: list[Run]
-    mask: Array | None
+    mask: RowMask | None
 
 
 @dataclass(frozen=True)
@@ -141,17 +142,21 @@ class Stack:
         *,
         zero_state: bool,
         keep: bool,
-        dropout: float = 0.0,
-        rng: np.random.Generator | None = None,
+        masks: Masks = NO_MASKS,
     ) -> tuple[Array, list[LayerRun]]:
         """All layers in turn: (rows, I) -> (rows, width), and what backward needs if `keep`.
 
         h, c (layers · directions, B, H) come as initial states and become the final ones. If
-        `zero_state`, they are zero, and the first step's product with them is left out.
+        `zero_state`, they are zero, and the first step's product with them is left out. Without
+        `keep`, no masks.
         """
         layers = []
         for directions in self.layers:
-            last = directions is self.layers[-1]
+            first, last = directions is self.layers[0], directions is self.layers[-1]
+            mask = masks.on_input(packing, x, first=first)
+            if mask is not None:
+                # What the layer below gave stays as it is: its backward reads it.
+                x = mask.times(x, out=x if first else _scratch.take(x.shape, self.dtype))
             # Only the last layer's output leaves this call, and for good.
             make = np.empty if last and not keep else _scratch.take
             output = make((packing.rows, self.width), self.dtype)
@@ -161,17 +166,15 @@ class Stack:
                 run = self._run_direction(
                     weights, packing, direction, x, h_rows,
                     h[direction.index], c[direction.index], zero_state=zero_state, keep=keep,
+                    masks=masks,
                 )  # fmt: skip
                 if run is not None:
                     runs.append(run)
-            mask = None
-            if rng is not None and dropout and not last:
-                mask = dropout_mask(rng, output.shape, dropout, self.dtype)
             if keep:
                 layers.append(LayerRun(runs, mask))
-            elif directions is not self.layers[0]:
+            elif not first:
                 _scratch.give(x)
-            x = output if mask is None else output * mask
+            x = output
         return x, layers
 
     def backward(
@@ -192,8 +195,6 @@ class Stack:
         grads: dict[str, Array] = {}
         for directions in reversed(self.layers):
             kept = layers.pop()
-            if kept.mask is not None:
-                d_output *= kept.mask
             first = directions is self.layers[0]
             d_x = (np.empty if first else _scratch.take)(kept.runs[0].x.shape, self.dtype)
             for run, direction in zip(kept.runs, directions, strict=True):
@@ -205,10 +206,13 @@ class Stack:
                 _scratch.give(run.gates, run.c)
             # The output of this layer was the input of the one above, which has had its turn.
             _scratch.give(kept.runs[0].h)
+            if first or kept.mask is not None:
+                _scratch.give(kept.runs[0].x)
             if directions is not self.layers[-1]:
                 _scratch.give(d_output)
             d_output = d_x
-        _scratch.give(kept.runs[0].x)
+            if kept.mask is not None:
+                kept.mask.times(d_x, out=d_x)
         return d_output, {name: grads[name] for name in parameters}
 
     def _run_direction(
@@ -223,9 +227,12 @@ class Stack:
         *,
         zero_state: bool,
         keep: bool,
+        masks: Masks,
     ) -> Run | None:
         """Fill h (rows, H) and the final states; return what backward needs if `keep`."""
-        hidden, dtype, own = self.hidden_size, self.dtype, weights.forward(direction.suffix)
+        hidden, dtype = self.hidden_size, self.dtype
+        hh_mask = masks.on_weights((4 * hidden, hidden), dtype)
+        own = weights.forward(direction.suffix, hh_mask)
         columns = len(own.bias)  # of the pre-activations: whole panels on the packed path
         chunks, widest = packing.chunks(max(64, CHUNK_BYTES // (columns * dtype.itemsize)))
         # BLAS leaves the gates where it made their pre-activations, in rows for all chunks.
@@ -233,7 +240,7 @@ class Stack:
         if keep:
             c = _scratch.take((packing.rows, hidden), dtype)
             gates = _scratch.take((packing.rows, 4 * hidden), dtype)
-            run = Run(x, h, c, gates, h_n.copy(), c_n.copy(), zero_state)
+            run = Run(x, h, c, gates, h_n.copy(), c_n.copy(), zero_state, hh_mask)
         if gates is not None and not own.packed:
             pre = gates
         else:
@@ -267,7 +274,7 @@ class Stack:
             with team(self._work(run.x), blas=not packed) as threads:
                 _core.backward(
                     run.gates, d_h, d_c, d_output, run.c, run.c_0,
-                    weights.backward_hh(direction.suffix), packing.offsets,
+                    weights.backward_hh(direction.suffix, run.hh_mask), packing.offsets,
                     *self._split(packing, threads, packed, GATES), direction.backwards, packed,
                 )  # fmt: skip
         weight_ih = parameters[direction.weight_ih]
@@ -324,6 +331,8 @@ class Stack:
             d_ih[...], d_bias[...] = 0, 0
         if not begun_hh:
             d_hh[...] = 0
+        if run.hh_mask is not None:
+            d_hh *= run.hh_mask
         return d_ih, d_hh, d_bias
 
     def _work(self, x: Array) -> float:

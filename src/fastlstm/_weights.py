@@ -8,7 +8,7 @@ batch, the steps or the threads, so that a sequence has the same bits in any com
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -110,13 +110,22 @@ class WeightCache(Derived):
         self._forward: dict[str, tuple[int, ForwardWeights]] = {}
         self._backward: dict[str, tuple[int, Array]] = {}
 
-    def forward(self, suffix: str) -> ForwardWeights:
-        """What the forward pass of the direction with this suffix needs."""
-        return self._fresh(self._forward, suffix, self._derive_forward)
+    def forward(self, suffix: str, hh_mask: Array | None = None) -> ForwardWeights:
+        """What the forward pass of the direction with this suffix needs.
 
-    def backward_hh(self, suffix: str) -> Array:
-        """W_hh for d_gates·W_hh, flat (4H, H) or in panels."""
-        return self._fresh(self._backward, suffix, self._derive_backward_hh)
+        With a mask, W_hh is multiplied by it, and not kept for another call.
+        """
+        own = self._fresh(self._forward, suffix, self._derive_forward)
+        if hh_mask is None:
+            return own
+        weight = self._parameters[f"weight_hh{suffix}"] * hh_mask
+        return replace(own, hh=_pack_gates(weight) if own.packed else weight.reshape(-1))
+
+    def backward_hh(self, suffix: str, hh_mask: Array | None = None) -> Array:
+        """W_hh, likewise, for d_gates·W_hh: flat (4H, H) or in panels."""
+        if hh_mask is None:
+            return self._fresh(self._backward, suffix, self._derive_backward_hh)
+        return _flat_or_panels(self._parameters[f"weight_hh{suffix}"] * hh_mask)
 
     def _derive_forward(self, suffix: str) -> ForwardWeights:
         ih = self._parameters[f"weight_ih{suffix}"]
@@ -131,8 +140,11 @@ class WeightCache(Derived):
         return ForwardWeights(True, *packed)
 
     def _derive_backward_hh(self, suffix: str) -> Array:
-        weight = self._parameters[f"weight_hh{suffix}"]
-        return _pack(weight) if is_packed(weight.dtype) else weight.reshape(-1)
+        return _flat_or_panels(self._parameters[f"weight_hh{suffix}"])
+
+
+def _flat_or_panels(weight: Array) -> Array:
+    return _pack(weight) if is_packed(weight.dtype) else weight.reshape(-1)
 
 
 def _pack_gates(weight: Array) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastlstm import _scratch
+from fastlstm._dropout import Dropouts, Masks
 from fastlstm._random import uniform_arrays
 from fastlstm._sequences import Sequences, check_sequences, check_state, state_shape
 from fastlstm._stack import Stack
@@ -61,6 +62,15 @@ class LSTM(Layer):
     bidirectional : bool
         Whether each layer also has a second direction, which runs from the last valid step to the
         first and whose h stands behind that of the first direction in the output.
+    input_dropout : float
+        Probability with which a feature of the first layer's input is zeroed (the others are
+        scaled likewise) at all steps of a sequence, as Keras' ``dropout`` does.
+    locked_dropout : bool
+        Whether `dropout`, too, zeroes the same features at all steps of a sequence (Gal &
+        Ghahramani 2016).
+    weight_dropout : float
+        Probability with which an element of each weight_hh is zeroed (the others are scaled
+        likewise) for a whole `forward` (DropConnect, as Merity, Keskar & Socher 2018 use it).
     dtype : numpy.float32 or numpy.float64
         Of parameters, inputs and outputs.
     rng : numpy.random.Generator or int, optional
@@ -93,6 +103,9 @@ class LSTM(Layer):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        input_dropout: float = 0.0,
+        locked_dropout: bool = False,
+        weight_dropout: float = 0.0,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
@@ -103,6 +116,9 @@ class LSTM(Layer):
         self.batch_first = check_flag("batch_first", batch_first)
         self.dropout = check_number("dropout", dropout, least=0, most=1)
         self.bidirectional = check_flag("bidirectional", bidirectional)
+        self.input_dropout = check_number("input_dropout", input_dropout, least=0, most=1)
+        self.locked_dropout = check_flag("locked_dropout", locked_dropout)
+        self.weight_dropout = check_number("weight_dropout", weight_dropout, least=0, most=1)
         self.dtype = check_dtype("dtype", dtype)
         self._stack = Stack(
             self.input_size,
@@ -120,6 +136,9 @@ class LSTM(Layer):
             warnings.warn(
                 "dropout acts between layers: with num_layers=1 it has no effect", stacklevel=2
             )
+        self._dropouts = Dropouts(
+            self.input_dropout, self.dropout, self.locked_dropout, self.weight_dropout
+        )
         shapes = self._stack.parameter_shapes()
         bound = 1 / math.sqrt(self.hidden_size)
         self._begin(
@@ -252,7 +271,7 @@ class LSTM(Layer):
             rows = _scratch.copy(rows)
         output, layers = self._stack.forward(
             self._weights, sequences.packing, rows, h, c,
-            zero_state=state is None, keep=True, dropout=self.dropout, rng=rng,
+            zero_state=state is None, keep=True, masks=Masks(self._dropouts, rng),
         )  # fmt: skip
         unpacked = sequences.unpack(output.copy())
         tape = Tape(self, self._parameters.version, (sequences, layers), unpacked.shape)

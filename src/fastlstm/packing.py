@@ -8,6 +8,8 @@ these rows. A batch of equal lengths is its own packed form and is not copied.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from fastlstm._validate import Array, compact
@@ -57,6 +59,11 @@ class Packing:
         self._chunks: dict[int, tuple[Array, int]] = {}
         self._runs: dict[int, tuple[tuple[int, int, slice], ...]] = {}
         self._blocks: dict[int, Array] = {}
+
+    @cached_property
+    def sequences(self) -> Array:
+        """Which sequence each row belongs to, in packed order: intp (rows,)."""
+        return frozen(np.arange(self.rows) - np.repeat(self.offsets[:-1], self.active))
 
     def pack(self, padded: Array) -> Array:
         """(T, B, features) in any layout -> (rows, features), C-contiguous; not always a copy."""

@@ -1,33 +1,56 @@
-"""Reads lstm.npz, which make_witnesses.py wrote."""
+"""Reads lstm.npz and dropped.npz, which make_witnesses.py and make_dropped.py wrote."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from tests.witnesses.cases import SMALL, WELL_CONDITIONED, Array, draw
+from tests.witnesses.cases import SMALL, WELL_CONDITIONED, Array, Case, draw
+from tests.witnesses.dropped import draw_dropped
+
+
+class Results:
+    """The results of many cases, one behind the other, taken apart again."""
+
+    def __init__(self, values: Array, cases: int, case_of: Callable[[int], Case]) -> None:
+        self._values, self._case_of = values, case_of
+        self._starts = np.cumsum([0, *(case_of(seed).size() for seed in range(cases))])
+
+    def of(self, seed: int) -> dict[str, Array]:
+        """Under the names of the case."""
+        values = self._values[self._starts[seed] : self._starts[seed + 1]]
+        results = {}
+        for name, shape in self._case_of(seed).result_shapes().items():
+            size = math.prod(shape)
+            results[name] = values[:size].reshape(shape)
+            values = values[size:]
+        return results
+
 
 with np.load(Path(__file__).with_name("lstm.npz"), allow_pickle=False) as _file:
-    _values, _small, _large = _file["values"], _file["small"], _file["large"]
-
-_sizes = [draw(seed, SMALL).size() for seed in range(len(_small))]
-_starts = np.concatenate([[0], np.cumsum(_sizes)])
+    _small, _large = _file["small"], _file["large"]
+    _results = Results(_file["values"], len(_small), lambda seed: draw(seed, SMALL))
+with np.load(Path(__file__).with_name("dropped.npz"), allow_pickle=False) as _file:
+    _dropped = _file["conditioning"]
+    _dropped_results = Results(_file["values"], len(_dropped), lambda seed: draw_dropped(seed).case)
 
 SMALL_SEEDS = range(len(_small))
 LARGE_SEEDS = range(len(_large))
+DROPPED_SEEDS = range(len(_dropped))
 # Those whose results mean something in float32; see cases.WELL_CONDITIONED.
 SMALL_SEEDS_FLOAT32 = np.flatnonzero(_small <= WELL_CONDITIONED).tolist()
 LARGE_SEEDS_FLOAT32 = np.flatnonzero(_large <= WELL_CONDITIONED).tolist()
+DROPPED_SEEDS_FLOAT32 = np.flatnonzero(_dropped <= WELL_CONDITIONED).tolist()
 
 
 def stored_results(seed: int) -> dict[str, Array]:
     """What torch.nn.LSTM computed in float64 for draw(seed, SMALL)."""
-    values = _values[_starts[seed] : _starts[seed + 1]]
-    results = {}
-    for name, shape in draw(seed, SMALL).result_shapes().items():
-        size = math.prod(shape)
-        results[name] = values[:size].reshape(shape)
-        values = values[size:]
-    return results
+    return _results.of(seed)
+
+
+def stored_dropped(seed: int) -> dict[str, Array]:
+    """What it computed under the masks of draw_dropped(seed)."""
+    return _dropped_results.of(seed)
