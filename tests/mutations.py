@@ -33,6 +33,7 @@ TESTS = [
     "tests/test_sequences.py",
     "tests/test_lstm_oracle.py",
     "tests/test_lstm.py",
+    "tests/test_lstm_masks.py",
     "tests/test_weights.py",
     "tests/test_blas.py",
     "tests/test_core.py",
@@ -812,8 +813,38 @@ MUTATIONS = [
     Mutation(
         "each sequence one step too short",
         PACKING,
-        "ends = np.bincount(lengths, minlength=longest + 1)",
-        "ends = np.bincount(np.maximum(lengths - 1, 0), minlength=longest + 1)",
+        "runs = np.arange(lengths.max())[:, np.newaxis] < lengths[order]",
+        "runs = np.arange(lengths.max())[:, np.newaxis] < lengths[order] - 1",
+    ),
+    Mutation(
+        "mask: holes come before the valid steps",
+        PACKING,
+        "np.argsort(~mask, axis=0",
+        "np.argsort(mask, axis=0",
+    ),
+    Mutation(
+        "mask: both directions hold what came from earlier",
+        PACKING,
+        "mask = self._mask.T[:, ::-1] if backwards else self._mask.T",
+        "mask = self._mask.T",
+    ),
+    Mutation(
+        "mask: only the last of a step's holes has a gradient",
+        PACKING,
+        "np.add.reduceat(padded[step, sequence, columns], first, axis=0)",
+        "padded[step, sequence, columns][np.append(first[1:], len(before)) - 1]",
+    ),
+    Mutation(
+        "mask: the gradient at a valid step is lost to its holes",
+        PACKING,
+        "columns] += sums",
+        "columns] = sums",
+    ),
+    Mutation(
+        "mask: a tape sees what the caller makes of it later",
+        SEQUENCES,
+        "mask=valid.copy()",
+        "mask=valid",
     ),
     Mutation(
         "states sorted again instead of back",

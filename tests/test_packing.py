@@ -162,3 +162,54 @@ def test_a_batch_of_nothing_has_no_rows(steps: int, batch: int) -> None:
         assert packing.rows == 0
         assert packing.pack(np.empty((steps, batch, 2))).shape == (0, 2)
         assert packing.unpack(np.empty((0, 2))).shape == (steps, batch, 2)
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> Array:
+    """(T, B)."""
+    steps, batch = draw(st.integers(0, 8)), draw(st.integers(0, 5))
+    elements = st.lists(st.booleans(), min_size=steps * batch, max_size=steps * batch)
+    return np.array(draw(elements), bool).reshape(steps, batch)
+
+
+@given(masks())
+def test_a_mask_packs_the_valid_steps_as_if_they_were_the_first_ones(mask: Array) -> None:
+    steps, batch = mask.shape
+    padded = labels(steps, batch)
+    moved = np.zeros_like(padded)
+    for b in range(batch):
+        moved[: mask[:, b].sum(), b] = padded[mask[:, b], b]
+    packing, plain = Packing(steps, batch, mask=mask), Packing(steps, batch, mask.sum(axis=0))
+    assert_same_bits(packing.offsets, plain.offsets)
+    assert_same_bits(packing.pack(padded), plain.pack(moved))
+    assert_same_bits(packing.sort(padded[:1]), plain.sort(padded[:1]))
+    assert_same_bits(packing.unpack(packing.pack(padded)), padded * mask[..., np.newaxis])
+    assert packing.equal == mask.all()
+
+
+@given(masks(), st.sampled_from([(False,), (True,), (False, True)]), st.integers(0, 2**32 - 1))
+def test_gradients_of_held_outputs_are_packed_by_the_transpose_of_unpacking(
+    mask: Array, backwards: tuple[bool, ...], seed: int
+) -> None:
+    packing, rng = Packing(*mask.shape, mask=mask), np.random.default_rng(seed)
+    rows = rng.integers(-9, 9, (packing.rows, 4)).astype(float)  # so that sums are exact
+    d_padded = rng.integers(-9, 9, (*mask.shape, 4)).astype(float)
+    through_outputs = (packing.unpack_output(rows, backwards) * d_padded).sum()
+    assert through_outputs == (rows * packing.pack_d_output(d_padded, backwards)).sum()
+
+
+def test_held_outputs_of_one_example_in_full() -> None:
+    mask = np.array([[0, 1], [1, 1], [0, 0], [1, 0], [0, 0]], bool)
+    packing = Packing(5, 2, mask=mask)
+    padded = np.repeat(np.arange(1.0, 11).reshape(5, 2, 1), 2, axis=2)  # element = 1 + 2 t + b
+    rows = packing.pack(padded)
+    assert rows[:, 0].tolist() == [3, 2, 7, 4]
+    output = packing.unpack_output(rows, (False, True))
+    assert output[..., 0].tolist() == [[0, 2], [3, 4], [3, 4], [7, 4], [7, 4]]
+    assert output[..., 1].tolist() == [[3, 2], [3, 4], [7, 0], [7, 0], [0, 0]]
+    d_rows = packing.pack_d_output(padded, (False, True))
+    assert d_rows[:, 0].tolist() == [3 + 5, 2, 7 + 9, 4 + 6 + 8 + 10]
+    assert d_rows[:, 1].tolist() == [1 + 3, 2, 5 + 7, 4]

@@ -60,6 +60,26 @@ def test_states_are_sorted_with_the_sequences_and_back() -> None:
     assert_same_bits(sequences.unpack_state(packed), state)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_mask_is_in_the_layout_of_x_and_changing_it_later_changes_nothing(
+    batch_first: bool,
+) -> None:
+    x = batch_of(4, 2, batch_first)
+    mask = np.array([[0, 1], [1, 0], [1, 1], [0, 0]], bool)
+    given_mask = np.array(mask.T if batch_first else mask)
+    _, sequences = check_sequences(x, None, 3, F64, batch_first=batch_first, mask=given_mask)
+    given_mask[...] = False
+    rows = sequences.pack(x)
+    time_major = x.swapaxes(0, 1) if batch_first else x
+    assert_same_bits(rows, time_major[[1, 0, 2, 2], [0, 1, 0, 1]])
+    held = sequences.unpack_output(rows)
+    held = held.swapaxes(0, 1) if batch_first else held
+    assert_same_bits(held[3], time_major[2])
+    assert_same_bits(held[1, 1], time_major[0, 1])
+    d_rows = sequences.pack_d_output(np.ones_like(x))
+    assert d_rows[:, 0].tolist() == [1, 2, 2, 2]
+
+
 def test_a_layout_is_kept_only_for_equal_lengths_of_short_sequences() -> None:
     """Kept layouts of long sequences would hold memory; those of other lengths never return."""
     full, most = np.array([4, 4]), _sequences.LONGEST_KEPT

@@ -1,4 +1,4 @@
-"""How a recurrent layer takes a batch: layouts, lengths and states, checked and packed.
+"""How a recurrent layer takes a batch: layouts, lengths, masks and states, checked and packed.
 
 Callers have (T, B, features), (B, T, features) or a single (T, features), and states
 (runs, B, H) or (runs, H), where runs = layers · directions; below there are only packed rows and
@@ -30,15 +30,29 @@ class Sequences:
 
     def pack(self, padded: Array) -> Array:
         """The caller's (T, B, features) -> (rows, features); not always a copy."""
-        if not self.batched:
-            padded = padded[:, np.newaxis]
-        elif self.batch_first:
-            padded = padded.swapaxes(0, 1)
-        return self.packing.pack(padded)
+        return self.packing.pack(self._time_major(padded))
 
     def unpack(self, rows: Array) -> Array:
-        """(rows, features) -> the caller's (T, B, features), zero past the ends; maybe a view."""
-        padded = self.packing.unpack(rows)
+        """(rows, features) -> the caller's (T, B, features), zero at what is not valid.
+
+        Maybe a view.
+        """
+        return self._as_callers(self.packing.unpack(rows))
+
+    def unpack_output(self, rows: Array, backwards: tuple[bool, ...] = (False,)) -> Array:
+        """As `unpack`, but holding outputs at a mask's holes; see `Packing.unpack_output`."""
+        return self._as_callers(self.packing.unpack_output(rows, backwards))
+
+    def pack_d_output(self, padded: Array, backwards: tuple[bool, ...] = (False,)) -> Array:
+        """The transpose of `unpack_output`; not always a copy."""
+        return self.packing.pack_d_output(self._time_major(padded), backwards)
+
+    def _time_major(self, padded: Array) -> Array:
+        if not self.batched:
+            return padded[:, np.newaxis]
+        return padded.swapaxes(0, 1) if self.batch_first else padded
+
+    def _as_callers(self, padded: Array) -> Array:
         if not self.batched:
             return padded[:, 0]
         return padded.swapaxes(0, 1) if self.batch_first else padded
@@ -54,7 +68,13 @@ class Sequences:
 
 
 def check_sequences(
-    x: object, lengths: object, features: int, dtype: np.dtype[Any], *, batch_first: bool
+    x: object,
+    lengths: object,
+    features: int,
+    dtype: np.dtype[Any],
+    *,
+    batch_first: bool,
+    mask: object = None,
 ) -> tuple[Array, Sequences]:
     """Return x as it came, and its layout."""
     batched = getattr(x, "ndim", 3) != 2
@@ -64,11 +84,19 @@ def check_sequences(
     steps, batch, *_ = array.shape if batched else (len(array), 1)
     if batched and batch_first:
         steps, batch = batch, steps
-    if lengths is None:
+    if lengths is None and mask is None:
         # Making a layout takes as long as a small call: those of short sequences are kept.
         layout = _kept_layout if steps <= LONGEST_KEPT else _layout
         return array, layout(steps, batch, batched, batch_first)
     _check_rows(steps, batch)
+    if mask is not None:
+        if lengths is not None:
+            raise ValueError("mask: expected either mask or lengths, got both")
+        valid = check_array("mask", mask, np.dtype(np.bool_), array.shape[:-1])
+        valid = valid[:, np.newaxis] if not batched else valid.T if batch_first else valid
+        # A copy: a tape's backward still needs it.
+        packing = Packing(steps, batch, mask=valid.copy())
+        return array, Sequences(packing, batched, batch_first)
     if not batched and isinstance(lengths, (int, np.integer)):
         lengths = np.array([lengths])
     lengths = check_lengths(lengths, batch, steps)

@@ -105,6 +105,11 @@ class Stack:
             for layer in range(self.num_layers)
         )
 
+    @cached_property
+    def backwards(self) -> tuple[bool, ...]:
+        """Of each direction: whether it runs from the last step to the first."""
+        return tuple(direction.backwards for direction in self.layers[0])
+
     def _direction(self, layer: int, k: int) -> Direction:
         suffix = f"_l{layer}" + ("_reverse" if k else "")
         return Direction(

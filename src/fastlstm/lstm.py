@@ -206,7 +206,12 @@ class LSTM(Layer):
     # --- the face ---------------------------------------------------------------------------------
 
     def __call__(
-        self, x: Array, state: State | None = None, *, lengths: Array | int | None = None
+        self,
+        x: Array,
+        state: State | None = None,
+        *,
+        lengths: Array | int | None = None,
+        mask: Array | None = None,
     ) -> tuple[Array, State]:
         """Infer: run the sequences and keep nothing for backward. Dropout does not act.
 
@@ -219,6 +224,11 @@ class LSTM(Layer):
         lengths : ndarray of integers (B,), optional
             Valid steps of each sequence, in any order, from 0 to T. What lies past an end is never
             read; the output there is zero. An int for a single sequence.
+        mask : ndarray of bool (T, B), or (B, T) with batch_first, or (T,), optional
+            Instead of `lengths`: which steps are valid, wherever they are. A step that is not (a
+            hole) is left out in all layers, and x is never read there: the state is held, and
+            the output is that of the valid step before, in the order in which its direction runs;
+            zero where there is none. So does Keras (with ``zero_output_for_mask=False``).
 
         Returns
         -------
@@ -226,20 +236,21 @@ class LSTM(Layer):
             h of the last layer at each step.
         state : pair of ndarray (layers · directions, B, H)
             (h_n, c_n): the states after the last valid step of each sequence (after the first
-            step for the second direction); the initial state for a length of 0.
+            valid one for the second direction); the initial state where no step is valid.
 
         Raises
         ------
         TypeError
             If an argument is no array, or has another dtype; nothing is cast silently.
         ValueError
-            If a shape or a length does not fit.
+            If a shape or a length does not fit, or both `lengths` and `mask` are given.
         """
-        sequences, rows, h, c = self._check_batch(x, state, lengths)
+        sequences, rows, h, c = self._check_batch(x, state, lengths, mask)
         output, _ = self._stack.forward(
             self._weights, sequences.packing, rows, h, c, zero_state=state is None, keep=False
         )
-        return sequences.unpack(output), _unpack_states(sequences, h, c)
+        unpacked = sequences.unpack_output(output, self._stack.backwards)
+        return unpacked, _unpack_states(sequences, h, c)
 
     def forward(
         self,
@@ -247,13 +258,14 @@ class LSTM(Layer):
         state: State | None = None,
         *,
         lengths: Array | int | None = None,
+        mask: Array | None = None,
         rng: np.random.Generator | None = None,
     ) -> tuple[Array, State, Tape]:
         """Run the sequences, to the same bits as a call, and keep what `backward` needs.
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, mask
             As for a call.
         rng : numpy.random.Generator, optional
             Draws the dropout masks; without it no dropout acts.
@@ -266,14 +278,14 @@ class LSTM(Layer):
             For one `backward`. Holds copies: what was handed in and out may be changed.
         """
         rng = check_given_generator("rng", rng)
-        sequences, rows, h, c = self._check_batch(x, state, lengths)
+        sequences, rows, h, c = self._check_batch(x, state, lengths, mask)
         if np.may_share_memory(rows, x):
             rows = _scratch.copy(rows)
         output, layers = self._stack.forward(
             self._weights, sequences.packing, rows, h, c,
             zero_state=state is None, keep=True, masks=Masks(self._dropouts, rng),
         )  # fmt: skip
-        unpacked = sequences.unpack(output.copy())
+        unpacked = sequences.unpack_output(output.copy(), self._stack.backwards)
         tape = Tape(self, self._parameters.version, (sequences, layers), unpacked.shape)
         return unpacked, _unpack_states(sequences, h, c), tape
 
@@ -291,14 +303,15 @@ class LSTM(Layer):
             Of the `forward` to differentiate; used up by this call.
         d_output : ndarray like the output, or None
             Gradient of the loss with respect to the output. What lies past an end of `lengths`
-            is never read. None stands for zeros.
+            is never read; that of a mask's hole goes to the step whose output it has. None stands
+            for zeros.
         d_state : pair of ndarray like (h_n, c_n), optional
             Gradients with respect to the final states. None, also as a member, stands for zeros.
 
         Returns
         -------
         d_x : ndarray like x
-            Zero past the ends.
+            Zero past the ends, and at a mask's holes.
         d_state : pair of ndarray like (h_0, c_0)
         grads : dict of str to ndarray
             Gradient of every parameter under its name. All arrays are fresh: nothing is
@@ -325,7 +338,7 @@ class LSTM(Layer):
         if d_output is None:
             d_rows = np.zeros((sequences.packing.rows, self._stack.width), self.dtype)
         else:
-            d_rows = sequences.pack(d_output)
+            d_rows = sequences.pack_d_output(d_output, self._stack.backwards)
         d_h, d_c = self._pack_state(sequences, d_h), self._pack_state(sequences, d_c)
         d_rows, grads = self._stack.backward(
             self._parameters, self._weights, sequences.packing, layers, d_rows, d_h, d_c
@@ -358,11 +371,11 @@ class LSTM(Layer):
         )
 
     def _check_batch(
-        self, x: object, state: object, lengths: object
+        self, x: object, state: object, lengths: object, mask: object
     ) -> tuple[Sequences, Array, Array, Array]:
         """The layout of the batch, packed rows of x, and copies of h_0 and c_0 (runs, B, H)."""
         padded, sequences = check_sequences(
-            x, lengths, self.input_size, self.dtype, batch_first=self.batch_first
+            x, lengths, self.input_size, self.dtype, batch_first=self.batch_first, mask=mask
         )
         shape = self._state_shape(padded.shape)
         if state is None:

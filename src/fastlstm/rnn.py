@@ -92,7 +92,12 @@ class RNN(Layer):
         )
 
     def __call__(
-        self, x: Array, state: Array | None = None, *, lengths: Array | int | None = None
+        self,
+        x: Array,
+        state: Array | None = None,
+        *,
+        lengths: Array | int | None = None,
+        mask: Array | None = None,
     ) -> tuple[Array, Array]:
         """Infer: run the sequences and keep nothing for backward.
 
@@ -105,27 +110,36 @@ class RNN(Layer):
         lengths : ndarray of integers (B,), optional
             Valid steps of each sequence, in any order, from 0 to T. What lies past an end is never
             read; the output there is zero. An int for a single sequence.
+        mask : ndarray of bool (T, B), or (B, T) with batch_first, or (T,), optional
+            Instead of `lengths`: which steps are valid, wherever they are. At a hole x is never
+            read, and h and the output of the valid step before are held, as in `LSTM`.
 
         Returns
         -------
         output : ndarray (T, B, H), or (B, T, H), or (T, H)
             h at each step.
         state : ndarray (1, B, H)
-            h_n: h after the last valid step of each sequence; the initial state for a length of 0.
+            h_n: h after the last valid step of each sequence; the initial state where there is
+            none.
 
         Raises
         ------
         TypeError
             If an argument is no array, or has another dtype; nothing is cast silently.
         ValueError
-            If a shape or a length does not fit.
+            If a shape or a length does not fit, or both `lengths` and `mask` are given.
         """
-        rows, h, sequences = self._check_batch(x, state, lengths)
+        rows, h, sequences = self._check_batch(x, state, lengths, mask)
         output = self._run(sequences.packing, rows, h[0])
-        return sequences.unpack(output), sequences.unpack_state(h)
+        return sequences.unpack_output(output), sequences.unpack_state(h)
 
     def forward(
-        self, x: Array, state: Array | None = None, *, lengths: Array | int | None = None
+        self,
+        x: Array,
+        state: Array | None = None,
+        *,
+        lengths: Array | int | None = None,
+        mask: Array | None = None,
     ) -> tuple[Array, Array, Tape]:
         """Run the sequences, to the same bits as a call, and keep what `backward` needs.
 
@@ -138,12 +152,12 @@ class RNN(Layer):
         tape : Tape
             For one `backward`. Holds copies: what was handed in and out may be changed.
         """
-        rows, h, sequences = self._check_batch(x, state, lengths)
+        rows, h, sequences = self._check_batch(x, state, lengths, mask)
         if np.may_share_memory(rows, x):
             rows = rows.copy()
         h_0 = h[0].copy()
         output = self._run(sequences.packing, rows, h[0])
-        unpacked = sequences.unpack(output.copy())
+        unpacked = sequences.unpack_output(output.copy())
         saved = (sequences, rows, output, h_0)
         tape = Tape(self, self._parameters.version, saved, unpacked.shape)
         return unpacked, sequences.unpack_state(h), tape
@@ -159,14 +173,15 @@ class RNN(Layer):
             Of the `forward` to differentiate; used up by this call.
         d_output : ndarray like the output, or None
             Gradient of the loss with respect to the output. What lies past an end of `lengths`
-            is never read. None stands for zeros.
+            is never read; that of a mask's hole goes to the step whose output it has. None stands
+            for zeros.
         d_state : ndarray like h_n, optional
             Gradient with respect to the final state. None stands for zeros.
 
         Returns
         -------
         d_x : ndarray like x
-            Zero past the ends.
+            Zero past the ends, and at a mask's holes.
         d_state : ndarray like h_0
         grads : dict of str to ndarray
             Gradient of every parameter under its name. All arrays are fresh.
@@ -188,7 +203,7 @@ class RNN(Layer):
         sequences, rows, output, h_0 = tape.take(self._parameters.version)
         packing = sequences.packing
         d_h = self._pack_state(sequences, given)
-        d_rows = np.zeros_like(output) if d_output is None else sequences.pack(d_output)
+        d_rows = np.zeros_like(output) if d_output is None else sequences.pack_d_output(d_output)
         d_sums = self._run_back(packing, output, d_rows, d_h[0])
 
         h_prev = np.empty_like(output)
@@ -207,11 +222,11 @@ class RNN(Layer):
         return state_shape(padded_shape, 1, self.hidden_size, batch_first=self.batch_first)
 
     def _check_batch(
-        self, x: object, state: object, lengths: object
+        self, x: object, state: object, lengths: object, mask: object
     ) -> tuple[Array, Array, Sequences]:
         """Packed rows of x, a copy of the initial state (1, B, H), and the layout of the batch."""
         padded, sequences = check_sequences(
-            x, lengths, self.input_size, self.dtype, batch_first=self.batch_first
+            x, lengths, self.input_size, self.dtype, batch_first=self.batch_first, mask=mask
         )
         shape = self._state_shape(padded.shape)
         given = check_state("state", state, self.dtype, shape, required=False)
