@@ -34,6 +34,7 @@ TESTS = [
     "tests/test_lstm_oracle.py",
     "tests/test_lstm.py",
     "tests/test_lstm_masks.py",
+    "tests/test_lstm_reverse.py",
     "tests/test_weights.py",
     "tests/test_blas.py",
     "tests/test_core.py",
@@ -704,8 +705,8 @@ MUTATIONS = [
     Mutation(
         "directions swapped in time",
         STACK,
-        "backwards=k == 1,",
-        "backwards=k == 0,",
+        "backwards=self.reverse or k == 1,",
+        "backwards=self.reverse or k == 0,",
     ),
     Mutation(
         "pre-activations without room for a panel's rest",
@@ -722,13 +723,25 @@ MUTATIONS = [
     Mutation(
         "d_x of the second direction overwrites the first's",
         STACK,
-        "out=d_x, accumulate=direction.backwards)",
+        "out=d_x, accumulate=direction.second)",
         "out=d_x, accumulate=False)",
+    ),
+    Mutation(
+        "d_x of a reverse first direction added to what was there",
+        STACK,
+        "out=d_x, accumulate=direction.second)",
+        "out=d_x, accumulate=direction.backwards)",
+    ),
+    Mutation(
+        "reverse ignored",
+        STACK,
+        "backwards=self.reverse or k == 1,",
+        "backwards=k == 1,",
     ),
     Mutation(
         "d_x of the first direction added to what was there",
         STACK,
-        "out=d_x, accumulate=direction.backwards)",
+        "out=d_x, accumulate=direction.second)",
         "out=d_x, accumulate=True)",
     ),
     Mutation(

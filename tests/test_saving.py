@@ -22,8 +22,8 @@ from tests.support import Array, assert_close, assert_same_bits, tolerance_of
 WITNESSES = Path(__file__).parent / "witnesses" / "saved"
 CONFIG = {
     "input_size": 3, "hidden_size": 4, "num_layers": 2, "bias": True, "batch_first": False,
-    "dropout": 0.0, "bidirectional": False, "input_dropout": 0.0, "locked_dropout": False,
-    "weight_dropout": 0.0, "dtype": "float32",
+    "dropout": 0.0, "bidirectional": False, "reverse": False, "input_dropout": 0.0,
+    "locked_dropout": False, "weight_dropout": 0.0, "dtype": "float32",
 }  # fmt: skip
 LAYERS: dict[str, Layer] = {
     "lstm": LSTM(3, 4, 2, rng=0),

@@ -68,7 +68,8 @@ class Direction:
     weight_hh: str
     bias_ih: str
     bias_hh: str
-    backwards: bool
+    backwards: bool  # from the last step to the first
+    second: bool  # of its layer: it adds to the d_x that the first one wrote
     columns: slice  # of the layer's output
 
 
@@ -82,6 +83,7 @@ class Stack:
     bidirectional: bool
     bias: bool
     dtype: np.dtype[Any]
+    reverse: bool = False  # the only direction runs backwards
 
     @cached_property
     def directions(self) -> int:
@@ -119,7 +121,8 @@ class Stack:
             weight_hh=f"weight_hh{suffix}",
             bias_ih=f"bias_ih{suffix}",
             bias_hh=f"bias_hh{suffix}",
-            backwards=k == 1,
+            backwards=self.reverse or k == 1,
+            second=k == 1,
             columns=slice(k * self.hidden_size, (k + 1) * self.hidden_size),
         )
 
@@ -283,7 +286,7 @@ class Stack:
                     *self._split(packing, threads, packed, GATES), direction.backwards, packed,
                 )  # fmt: skip
         weight_ih = parameters[direction.weight_ih]
-        _products.matmul(run.gates, weight_ih, out=d_x, accumulate=direction.backwards)
+        _products.matmul(run.gates, weight_ih, out=d_x, accumulate=direction.second)
         d_ih, d_hh, d_bias = self._weight_grads(packing, run, direction.backwards)
         grads = {direction.weight_ih: d_ih, direction.weight_hh: d_hh}
         if self.bias:

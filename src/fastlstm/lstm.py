@@ -62,6 +62,9 @@ class LSTM(Layer):
     bidirectional : bool
         Whether each layer also has a second direction, which runs from the last valid step to the
         first and whose h stands behind that of the first direction in the output.
+    reverse : bool
+        Whether all layers run from the last valid step to the first. x and the output stay in the
+        order of time; h_n and c_n are the states after the first valid step.
     input_dropout : float
         Probability with which a feature of the first layer's input is zeroed (the others are
         scaled likewise) at all steps of a sequence, as Keras' ``dropout`` does.
@@ -103,6 +106,7 @@ class LSTM(Layer):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        reverse: bool = False,
         input_dropout: float = 0.0,
         locked_dropout: bool = False,
         weight_dropout: float = 0.0,
@@ -116,6 +120,12 @@ class LSTM(Layer):
         self.batch_first = check_flag("batch_first", batch_first)
         self.dropout = check_number("dropout", dropout, least=0, most=1)
         self.bidirectional = check_flag("bidirectional", bidirectional)
+        self.reverse = check_flag("reverse", reverse)
+        if self.reverse and self.bidirectional:
+            raise ValueError(
+                "reverse: expected False with bidirectional=True, whose second direction is the "
+                "reverse one, got True"
+            )
         self.input_dropout = check_number("input_dropout", input_dropout, least=0, most=1)
         self.locked_dropout = check_flag("locked_dropout", locked_dropout)
         self.weight_dropout = check_number("weight_dropout", weight_dropout, least=0, most=1)
@@ -127,6 +137,7 @@ class LSTM(Layer):
             self.bidirectional,
             self.bias,
             self.dtype,
+            self.reverse,
         )
         check_extent("hidden_size", 4 * self.hidden_size, self._stack.width)
         check_extent("input_size", 4 * self.hidden_size, self.input_size)
@@ -236,7 +247,8 @@ class LSTM(Layer):
             h of the last layer at each step.
         state : pair of ndarray (layers · directions, B, H)
             (h_n, c_n): the states after the last valid step of each sequence (after the first
-            valid one for the second direction); the initial state where no step is valid.
+            valid one with `reverse`, and for the second direction); the initial state where no
+            step is valid.
 
         Raises
         ------
@@ -361,7 +373,7 @@ class LSTM(Layer):
         Raises
         ------
         ValueError
-            If the layer is bidirectional: its second direction begins at the last step.
+            If the layer is bidirectional, or has `reverse`: it would begin at the last step.
         """
         return Stream(self._stack, self._parameters, self._weights, batch_size)
 

@@ -60,6 +60,10 @@ class Stream(_core.Stepper):
     def __init__(
         self, stack: Stack, parameters: Parameters, weights: WeightCache, batch_size: int | None
     ) -> None:
+        if stack.reverse:
+            raise ValueError(
+                "stream: expected an LSTM that begins at the first step, got one with reverse=True"
+            )
         if stack.bidirectional:
             raise ValueError(
                 "stream: expected an LSTM of one direction, got a bidirectional one, whose second "
