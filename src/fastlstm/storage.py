@@ -127,7 +127,7 @@ def save(
     if 2 * len(text) + 200 * len(checked) + sum(map(len, checked)) > _LARGEST_TABLE:
         raise ValueError(f"header: {len(text)} characters of JSON are more than a file can hold")
     content = safetensors.numpy.save(checked, {FORMAT: text})
-    with _replacing(Path(path)) as file:
+    with replacing(Path(path)) as file:
         file.write(content)
 
 
@@ -192,7 +192,7 @@ def import_safetensors() -> ModuleType:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that becomes `path` when the block ends, and vanishes if it raises."""
     path = Path(os.path.realpath(path))
     try:

@@ -1,0 +1,1 @@
+"""Tests of fastlstm.interop; the files mirror src/fastlstm/interop/."""
