@@ -65,7 +65,7 @@ test: $(VENV)/.test test-c  ## run the tests; needs no other framework
 test-c:  ## run the C kernels' own driver
 	$(MAKE) -C tests/csrc check
 
-test-oracles: $(VENV)/.oracles  ## run the tests that compare with live packages (torch, nltk)
+test-oracles: $(VENV)/.oracles  ## run the tests that compare with live packages (torch, keras, onnxruntime, nltk)
 	$(BIN)/python -m pytest -m oracle
 
 lint: $(VENV)/.lint  ## ruff, cython-lint and mypy
