@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastlstm
-from fastlstm import LSTM, RNN, Embedding, Linear, storage
+from fastlstm import LSTM, RNN, Embedding, Linear, LSTMCell, storage
 from fastlstm.parameters import Layer
 from fastlstm.storage import FormatError
 from tests.support import Array, assert_close, assert_same_bits, tolerance_of
@@ -27,6 +27,7 @@ CONFIG = {
 }  # fmt: skip
 LAYERS: dict[str, Layer] = {
     "lstm": LSTM(3, 4, 2, rng=0),
+    "lstm-cell": LSTMCell(3, 4, bias=False, rng=0),
     "rnn": RNN(3, 4, bias=False, batch_first=True, rng=0),
     "linear": Linear(3, 4, bias=False, dtype=np.float64, rng=0),
     "embedding": Embedding(5, 2, rng=0),
@@ -182,7 +183,7 @@ def test_another_class_than_asked_for_is_refused(path: Path) -> None:
     fastlstm.save(LAYERS["rnn"], path)
     with pytest.raises(FormatError, match="expected a file of kind 'lstm', got 'rnn'"):
         fastlstm.load(path)
-    with pytest.raises(TypeError, match="layer: expected one of the classes LSTM, RNN"):
+    with pytest.raises(TypeError, match="layer: expected one of the classes LSTM, LSTMCell, RNN"):
         fastlstm.load(path, dict)  # type: ignore[type-var]
 
 
@@ -191,7 +192,7 @@ def test_a_class_that_could_not_be_rebuilt_is_not_saved(path: Path) -> None:
         pass
 
     for layer in (Mine(2, 3), fastlstm.Dropout(0.5), {"weight": np.zeros(2)}):
-        with pytest.raises(TypeError, match="layer: expected one of LSTM, RNN"):
+        with pytest.raises(TypeError, match="layer: expected one of LSTM, LSTMCell, RNN"):
             fastlstm.save(layer, path)  # type: ignore[arg-type]
     assert not path.exists()
 

@@ -221,7 +221,7 @@ def test_a_header_too_long_to_be_read_again_is_refused(
 
 
 def test_an_unknown_kind_is_refused(path: Path) -> None:
-    with pytest.raises(ValueError, match=r"kind: expected one of lstm, rnn, .*, checkpoint"):
+    with pytest.raises(ValueError, match=r"kind: expected one of lstm, lstm-cell, .*, checkpoint"):
         storage.save(path, "tree", {}, {})
     with pytest.raises(ValueError, match="kind: expected one of"):
         storage.load(path, "tree")

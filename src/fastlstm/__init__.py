@@ -3,6 +3,7 @@
 from fastlstm import _openmp as _openmp  # first: it loads the compiled core
 from fastlstm._config import show_config as show_config
 from fastlstm._version import __version__ as __version__
+from fastlstm.cell import LSTMCell as LSTMCell
 from fastlstm.layers import Dropout as Dropout
 from fastlstm.layers import Embedding as Embedding
 from fastlstm.layers import Linear as Linear

@@ -113,7 +113,7 @@ class Stack:
         return tuple(direction.backwards for direction in self.layers[0])
 
     def _direction(self, layer: int, k: int) -> Direction:
-        suffix = f"_l{layer}" + ("_reverse" if k else "")
+        suffix = self._suffix(layer, k)
         return Direction(
             index=layer * self.directions + k,
             suffix=suffix,
@@ -125,6 +125,9 @@ class Stack:
             second=k == 1,
             columns=slice(k * self.hidden_size, (k + 1) * self.hidden_size),
         )
+
+    def _suffix(self, layer: int, k: int) -> str:
+        return f"_l{layer}" + ("_reverse" if k else "")
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters, as PyTorch has them and in its order."""

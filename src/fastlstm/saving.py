@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, overload
 
 from fastlstm import storage
+from fastlstm.cell import LSTMCell
 from fastlstm.layers import Embedding, Linear
 from fastlstm.lstm import LSTM
 from fastlstm.parameters import Layer
@@ -19,7 +20,7 @@ from fastlstm.storage import FormatError
 
 # Kinds are for ever: files name them.
 _KINDS: dict[type[Layer], str] = {
-    LSTM: "lstm", RNN: "rnn", Linear: "linear", Embedding: "embedding",
+    LSTM: "lstm", LSTMCell: "lstm-cell", RNN: "rnn", Linear: "linear", Embedding: "embedding",
 }  # fmt: skip
 _DTYPES = ("float32", "float64")
 
@@ -34,7 +35,7 @@ def save(layer: Layer, path: str | os.PathLike[str]) -> None:
 
     Parameters
     ----------
-    layer : LSTM, RNN, Linear or Embedding
+    layer : LSTM, LSTMCell, RNN, Linear or Embedding
     path : str or path
         A file to write or replace, by custom with the suffix ".safetensors".
 
@@ -79,7 +80,7 @@ def load(path: str | os.PathLike[str], layer: type[Layer] = LSTM) -> Layer:
     Parameters
     ----------
     path : str or path
-    layer : LSTM, RNN, Linear or Embedding
+    layer : LSTM, LSTMCell, RNN, Linear or Embedding
         The class that is expected: a file of any other is refused.
 
     Raises

@@ -27,7 +27,9 @@ from fastlstm._validate import Array, compact
 
 FORMAT = "fastlstm"
 VERSION = 1
-KINDS = ("lstm", "rnn", "linear", "embedding", "language-model", "checkpoint")
+KINDS = (
+    "lstm", "lstm-cell", "rnn", "linear", "embedding", "language-model", "checkpoint",
+)  # fmt: skip
 
 _FIELDS = {"format": str, "version": int, "kind": str, "header": dict, "checksum": int}
 _DTYPES = {
