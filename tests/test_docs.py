@@ -17,6 +17,11 @@ from fastlstm.cli import build_parser
 from tests.pages import PAGES, ROOT, blocks, needed, prose, relative, session, shell_commands
 
 SOURCES = sorted((ROOT / "src" / "fastlstm").rglob("*.py"))
+INTEROP = [
+    importlib.import_module(f"fastlstm.interop.{folder.name}")
+    for folder in sorted((ROOT / "src" / "fastlstm" / "interop").iterdir())
+    if (folder / "__init__.py").exists()
+]
 PEERED = [path for path in PAGES if needed(path)]
 
 
@@ -42,6 +47,7 @@ def test_examples_of_pages(path: Path) -> None:
 
 
 @pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")  # what other packages warn of, among themselves
 @pytest.mark.usefixtures("_elsewhere")
 @pytest.mark.parametrize("path", PEERED, ids=relative)
 def test_examples_of_pages_that_need_other_packages(path: Path) -> None:
@@ -160,11 +166,17 @@ def test_pages_that_the_code_names_exist() -> None:
 
 
 def test_the_reference_has_every_public_name() -> None:
-    text = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("docs/api/*.md"))
-    shown = set(re.findall(r"auto(?:class|function|exception):: ([\w.]+)", text))
+    shown, module = set(), ""
+    for path in sorted(ROOT.glob("docs/api/*.md")):
+        text = path.read_text(encoding="utf-8")
+        for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)$", text, re.MULTILINE):
+            if kind == "currentmodule":
+                module = name
+            shown.add(name if name.startswith("fastlstm") else f"{module}.{name}")
     public = {
-        name
-        for name, value in vars(fastlstm).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        f"{module.__name__}.{name}"
+        for module in (fastlstm, *INTEROP)
+        for name in getattr(module, "__all__", vars(module))
+        if not name.startswith("_") and not isinstance(vars(module).get(name), ModuleType)
     }
     assert public - shown == set()
