@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm import init
 from fastlstm.layers import Linear
 from fastlstm.losses import mean_squared_error
 from fastlstm.lstm import LSTM
@@ -95,10 +96,7 @@ class Adder:
         parts = {"recurrent": self.recurrent.parameters(), "head": self.head.parameters()}
         self._parameters = Parameters.join(parts)
         if network == "LSTM":
-            remember = np.log(rng.uniform(1, length - 1, hidden_size))
-            with self._parameters.editing() as parameters:
-                parameters["recurrent.bias_ih_l0"][: 2 * hidden_size] = [*-remember, *remember]
-                parameters["recurrent.bias_hh_l0"][: 2 * hidden_size] = 0
+            init.chrono(self.recurrent, length, rng)
 
     def parameters(self) -> Parameters:
         return self._parameters

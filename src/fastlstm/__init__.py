@@ -1,6 +1,7 @@
 """fastlstm: LSTM networks on the CPU, from NumPy."""
 
 from fastlstm import _openmp as _openmp  # first: it loads the compiled core
+from fastlstm import init as init
 from fastlstm._config import show_config as show_config
 from fastlstm._version import __version__ as __version__
 from fastlstm.cell import LSTMCell as LSTMCell
