@@ -1,4 +1,5 @@
-/* The kernels: sigmoid, tanh, the gate math of the LSTM cell forward and backward; softmax.
+/* The kernels: sigmoid, tanh, the gate math of the LSTM cell forward and backward; softmax; the
+ * general cell.
  *
  * Written once. The build compiles this file once per instruction set (dispatch.h has the recipe),
  * and the file includes itself once per real type, so each object holds one fastlstm_isa with a
@@ -43,7 +44,8 @@
 #define KERNELS(type)                                                                              \
     {                                                                                              \
         sigmoid_##type, tanh_##type, cell_forward_##type, cell_backward_##type, PRODUCTS(type),    \
-            softmax_##type                                                                         \
+            softmax_##type, variant_forward_##type, variant_backward_##type, normalize_##type,     \
+            normalize_back_##type                                                                  \
     }
 
 extern const fastlstm_isa ISA_TABLE;
@@ -200,6 +202,8 @@ static void KERNEL(cell_backward)(real *gates, real *d_c, const real *d_h, const
 #endif
 
 #include "softmax.h"
+
+#include "variants.h"
 
 #undef KERNEL
 

@@ -74,8 +74,60 @@
  *   most  the largest element, if there is no NaN
  *   Returns the sum of exp(x - most), so that log(sum) + most is the log of the sum of exp(x).
  *   NaN throughout if there is a NaN, a +inf, or nothing but -inf.
+ *
+ * variant_forward: one time step of the general cell (see fastlstm_activation and below) for `rows`
+ * sequences.
+ *   z       (rows, 4*hidden)  in: what x and h_prev give; out: pre-activations, with peepholes and
+ *                             clipped; in the order i, f, g, o
+ *   c, c_prev, h              as in cell_forward; c is not c_prev
+ *   scratch FASTLSTM_VARIANT_SCRATCH * hidden elements
+ *
+ * variant_backward: its gradient.
+ *   z       (rows, 4*hidden)  in: as variant_forward left it; out: dL/d(pre-activations)
+ *   d_c, c_prev               as in cell_backward
+ *   d_h     (rows, hidden)    dL/dh_t, all of it
+ *   sums    (rows, 5*hidden)  out: what each row adds to the gradients of the peepholes (3), gain_c
+ *                             and bias_c, where there are such; else it may be NULL
+ *
+ * normalize: normal = (x - mean) * scale with scale = 1 / sqrt(variance + 1e-5), over the n >= 1
+ * elements of each row (Ba, Kiros & Hinton 2016); normal may be x.
+ *   normal, x (rows, n); scale (rows)
+ * normalize_back: d_x from d = dL/d(gain * normal + bias); d_x may be d.
  */
-#define FASTLSTM_DECLARE_KERNELS(table, real)                                                      \
+enum fastlstm_activation { /* y of x, with the names and the defaults of ONNX */
+    FASTLSTM_SIGMOID,
+    FASTLSTM_TANH,
+    FASTLSTM_AFFINE,           /* alpha*x + beta */
+    FASTLSTM_RELU,             /* max(0, x) */
+    FASTLSTM_LEAKY_RELU,       /* x, or alpha*x for x < 0 */
+    FASTLSTM_THRESHOLDED_RELU, /* x for x > alpha, else 0 */
+    FASTLSTM_SCALED_TANH,      /* alpha * tanh(beta*x) */
+    FASTLSTM_HARD_SIGMOID,     /* min(1, max(0, alpha*x + beta)) */
+    FASTLSTM_ELU,              /* x, or alpha * (exp(x) - 1) for x < 0 */
+    FASTLSTM_SOFTSIGN,         /* x / (1 + |x|) */
+    FASTLSTM_SOFTPLUS,         /* log(1 + exp(x)) */
+    FASTLSTM_ACTIVATIONS
+};
+
+#define FASTLSTM_VARIANT_SCRATCH 13
+
+/* A general cell. Peepholes (3*hidden) are of i, f, o: i and f see c_{t-1}, o sees c_t. With
+ * input_forget, f = 1 - i. With gain_c and bias_c (hidden), c is normalised before the last
+ * activation: h = o * h_activation(gain_c * normal(c) + bias_c). */
+#define FASTLSTM_DECLARE_VARIANT(name, real)                                                       \
+    typedef struct name {                                                                          \
+        int kind[3]; /* enum fastlstm_activation: of i, f, o; of g; of c */                        \
+        int input_forget;                                                                          \
+        real alpha[3], beta[3];                                                                    \
+        real clip;             /* pre-activations stay in [-clip, clip]; infinity for none */      \
+        const real *peepholes; /* or NULL */                                                       \
+        const real *gain_c, *bias_c; /* or NULL */                                                 \
+    } name
+
+FASTLSTM_DECLARE_VARIANT(fastlstm_variant_f32, float);
+FASTLSTM_DECLARE_VARIANT(fastlstm_variant_f64, double);
+
+#define FASTLSTM_DECLARE_KERNELS(table, variant, real)                                             \
     typedef struct table {                                                                         \
         void (*sigmoid)(real *out, const real *x, ptrdiff_t n);                                    \
         void (*tanh)(real *out, const real *x, ptrdiff_t n);                                       \
@@ -105,10 +157,19 @@
                                ptrdiff_t first, ptrdiff_t last, ptrdiff_t ld_d_output,             \
                                int descending);                                                    \
         double (*softmax)(real *out, real *most, const real *x, ptrdiff_t n, double factor);       \
+        void (*variant_forward)(real *h, real *c, real *z, const real *c_prev, real *scratch,      \
+                                ptrdiff_t rows, ptrdiff_t hidden, ptrdiff_t ld_h,                  \
+                                const variant *it);                                                \
+        void (*variant_backward)(real *z, real *d_c, const real *d_h, const real *c_prev,          \
+                                 real *sums, real *scratch, ptrdiff_t rows, ptrdiff_t hidden,      \
+                                 const variant *it);                                               \
+        void (*normalize)(real *normal, real *scale, const real *x, ptrdiff_t rows, ptrdiff_t n);  \
+        void (*normalize_back)(real *d_x, const real *d, const real *gain, const real *normal,     \
+                               const real *scale, ptrdiff_t rows, ptrdiff_t n);                    \
     } table
 
-FASTLSTM_DECLARE_KERNELS(fastlstm_kernels_f32, float);
-FASTLSTM_DECLARE_KERNELS(fastlstm_kernels_f64, double);
+FASTLSTM_DECLARE_KERNELS(fastlstm_kernels_f32, fastlstm_variant_f32, float);
+FASTLSTM_DECLARE_KERNELS(fastlstm_kernels_f64, fastlstm_variant_f64, double);
 
 /* One instruction set: its name ("avx512", "avx2", "neon", "generic") and its two tables. */
 typedef struct fastlstm_isa {

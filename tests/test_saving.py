@@ -24,6 +24,9 @@ CONFIG = {
     "input_size": 3, "hidden_size": 4, "num_layers": 2, "bias": True, "batch_first": False,
     "dropout": 0.0, "bidirectional": False, "reverse": False, "input_dropout": 0.0,
     "locked_dropout": False, "weight_dropout": 0.0, "dtype": "float32",
+    "proj_size": 0, "peepholes": False, "clip": None, "input_forget": False,
+    "activations": ["sigmoid", "tanh", "tanh"], "layer_norm": False,
+    "recurrent_dropout": 0.0, "zoneout": 0.0,
 }  # fmt: skip
 LAYERS: dict[str, Layer] = {
     "lstm": LSTM(3, 4, 2, rng=0),

@@ -359,8 +359,8 @@ def test_what_is_no_generator_is_refused_as_rng(value: Any) -> None:
 def test_options_are_keyword_only_and_unknown_ones_refused() -> None:
     with pytest.raises(TypeError, match="positional"):
         LSTM(2, 2, 1, True)  # type: ignore[misc]
-    with pytest.raises(TypeError, match="proj_size"):
-        LSTM(2, 2, 1, proj_size=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="units"):
+        LSTM(2, 2, 1, units=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("value", [None, [], "abc", 5, {"weight_ih_l0"}, [("weight_ih_l0", 1)]])

@@ -273,8 +273,8 @@ def test_so_it_is_for_the_weights_of_backward(monkeypatch: pytest.MonkeyPatch) -
     lstm = layer()
     pack = _weights._pack
 
-    def interrupted(weight: Array) -> Array:
-        panels = pack(weight)
+    def interrupted(weight: Array, *, transposed: bool = False) -> Array:
+        panels = pack(weight, transposed=transposed)
         edit(lstm)
         return panels
 

@@ -27,6 +27,8 @@ class Dropouts:
     between_layers: float = 0.0
     locked: bool = False
     on_weights: float = 0.0
+    on_state: float = 0.0
+    zoneout: tuple[float, float] = (0.0, 0.0)  # of c and of h
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,33 @@ class Masks:
         if self._rng is None or not p:
             return None
         return dropout_mask(self._rng, shape, p, dtype)
+
+    def on_state(self, packing: Packing, width: int, dtype: np.dtype[Any]) -> Array | None:
+        """Of h_{t-1} at all steps: (B, width) in packed order."""
+        p = self._dropouts.on_state
+        if self._rng is None or not p:
+            return None
+        mask: Array = packing.sort(dropout_mask(self._rng, (1, packing.batch, width), p, dtype))[0]
+        return mask
+
+    def held(self, packing: Packing, hidden: int, width: int) -> tuple[Array | None, Array | None]:
+        """Which units of c (rows, hidden) and of h (rows, width) keep their value: 0 or 1."""
+        rng = self._rng
+        if rng is None:
+            return None, None
+        p_c, p_h = self._dropouts.zoneout
+        sizes = (p_c, hidden), (p_h, width)
+        held_c, held_h = (
+            (rng.random((packing.rows, size), np.float32) < p).view(np.uint8) if p else None
+            for p, size in sizes
+        )
+        return held_c, held_h
+
+    @property
+    def touch_the_cell(self) -> bool:
+        """Whether the loop itself has masks to apply."""
+        own = self._dropouts
+        return self._rng is not None and (own.on_state > 0 or own.zoneout != (0.0, 0.0))
 
 
 NO_MASKS = Masks(Dropouts(), None)

@@ -40,12 +40,14 @@ def matmul(
     return out
 
 
-def linear(x: Array, weight: Array, bias: Array | None, panels: Array | None) -> Array:
+def linear(
+    x: Array, weight: Array, bias: Array | None, panels: Array | None, *, out: Array | None = None
+) -> Array:
     """x·Wᵀ + b of C-contiguous x (n, I) and W (O, I), each sum beginning at its bias.
 
     `panels` are those of Wᵀ; where there are none, BLAS serves.
     """
-    output = np.empty((len(x), len(weight)), x.dtype)
+    output = np.empty((len(x), len(weight)), x.dtype) if out is None else out
     if panels is None:
         if bias is not None:
             output[...] = bias

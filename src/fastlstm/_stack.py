@@ -16,6 +16,7 @@ import numpy as np
 from fastlstm import _core, _products, _scratch
 from fastlstm._dropout import NO_MASKS, Masks, RowMask
 from fastlstm._validate import Array
+from fastlstm._variants import PLAIN_CELL, Variant, VariantRun, run_backward, run_forward
 from fastlstm._weights import GATES, WeightCache, is_packed, unit_shares
 from fastlstm.packing import Packing
 from fastlstm.parameters import Parameters
@@ -49,12 +50,16 @@ class Run:
     zero_state: bool
     hh_mask: Array | None = None  # (4H, H), on W_hh
 
+    def release(self) -> None:
+        """Give the arrays back that nobody else sees."""
+        _scratch.give(self.gates, self.c)
+
 
 @dataclass
 class LayerRun:
     """What backward needs of one layer: its directions, and the mask on its input."""
 
-    runs: list[Run]
+    runs: list[Run | VariantRun]
     mask: RowMask | None
 
 
@@ -84,6 +89,7 @@ class Stack:
     bias: bool
     dtype: np.dtype[Any]
     reverse: bool = False  # the only direction runs backwards
+    variant: Variant = PLAIN_CELL
 
     @cached_property
     def directions(self) -> int:
@@ -92,7 +98,12 @@ class Stack:
     @cached_property
     def width(self) -> int:
         """Features of the output."""
-        return self.directions * self.hidden_size
+        return self.directions * self.state_size
+
+    @cached_property
+    def state_size(self) -> int:
+        """Features of h: those of c, unless it is projected."""
+        return self.variant.proj_size or self.hidden_size
 
     @cached_property
     def runs(self) -> int:
@@ -123,7 +134,7 @@ class Stack:
             bias_hh=f"bias_hh{suffix}",
             backwards=self.reverse or k == 1,
             second=k == 1,
-            columns=slice(k * self.hidden_size, (k + 1) * self.hidden_size),
+            columns=slice(k * self.state_size, (k + 1) * self.state_size),
         )
 
     def _suffix(self, layer: int, k: int) -> str:
@@ -137,10 +148,13 @@ class Stack:
             width = self.width if layer else self.input_size
             for direction in directions:
                 shapes[direction.weight_ih] = (rows, width)
-                shapes[direction.weight_hh] = (rows, self.hidden_size)
+                shapes[direction.weight_hh] = (rows, self.state_size)
                 if self.bias:
                     shapes[direction.bias_ih] = (rows,)
                     shapes[direction.bias_hh] = (rows,)
+                shapes |= self.variant.parameter_shapes(
+                    direction.suffix, self.hidden_size, bias=self.bias
+                )
         return shapes
 
     def forward(
@@ -214,7 +228,7 @@ class Stack:
                     d_output[:, direction.columns],
                     d_h[direction.index], d_c[direction.index],
                 )  # fmt: skip
-                _scratch.give(run.gates, run.c)
+                run.release()
             # The output of this layer was the input of the one above, which has had its turn.
             _scratch.give(kept.runs[0].h)
             if first or kept.mask is not None:
@@ -239,8 +253,12 @@ class Stack:
         zero_state: bool,
         keep: bool,
         masks: Masks,
-    ) -> Run | None:
+    ) -> Run | VariantRun | None:
         """Fill h (rows, H) and the final states; return what backward needs if `keep`."""
+        if not self.variant.plain or masks.touch_the_cell:
+            return run_forward(
+                self.variant, weights, packing, direction, x, h, h_n, c_n, keep=keep, masks=masks
+            )
         hidden, dtype = self.hidden_size, self.dtype
         hh_mask = masks.on_weights((4 * hidden, hidden), dtype)
         own = weights.forward(direction.suffix, hh_mask)
@@ -273,13 +291,17 @@ class Stack:
         weights: WeightCache,
         packing: Packing,
         direction: Direction,
-        run: Run,
+        run: Run | VariantRun,
         d_x: Array,
         d_output: Array,
         d_h: Array,
         d_c: Array,
     ) -> dict[str, Array]:
         """Gradients of one direction. The first direction writes d_x, the second adds to it."""
+        if isinstance(run, VariantRun):
+            return run_backward(
+                self.variant, weights, packing, direction, run, d_x, d_output, d_h, d_c
+            )
         if packing.rows:
             packed = is_packed(self.dtype)
             with team(self._work(run.x), blas=not packed) as threads:

@@ -7,7 +7,7 @@ batch, the steps or the threads, so that a sequence has the same bits in any com
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -109,6 +109,23 @@ class WeightCache(Derived):
         super().__init__(parameters)
         self._forward: dict[str, tuple[int, ForwardWeights]] = {}
         self._backward: dict[str, tuple[int, Array]] = {}
+        self._matrices: dict[str, tuple[int, Array]] = {}
+        self._transposed: dict[str, tuple[int, Array]] = {}
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        """What all of this is made of."""
+        return self._parameters
+
+    def matrix(self, name: str, *, transposed: bool, mask: Array | None = None) -> Array:
+        """A matrix W, or Wᵀ, for a product with it on the right, flat: panels, or W row by row.
+
+        With a mask, W is multiplied by it, and not kept for another call.
+        """
+        if mask is not None:
+            return _flat_or_panels(self._parameters[name] * mask, transposed=transposed)
+        derive = self._derive_transposed if transposed else self._derive_matrix
+        return self._fresh(self._transposed if transposed else self._matrices, name, derive)
 
     def forward(self, suffix: str, hh_mask: Array | None = None) -> ForwardWeights:
         """What the forward pass of the direction with this suffix needs.
@@ -140,11 +157,17 @@ class WeightCache(Derived):
         return ForwardWeights(True, *packed)
 
     def _derive_backward_hh(self, suffix: str) -> Array:
-        return _flat_or_panels(self._parameters[f"weight_hh{suffix}"])
+        return self._derive_matrix(f"weight_hh{suffix}")
+
+    def _derive_matrix(self, name: str) -> Array:
+        return _flat_or_panels(self._parameters[name])
+
+    def _derive_transposed(self, name: str) -> Array:
+        return _flat_or_panels(self._parameters[name], transposed=True)
 
 
-def _flat_or_panels(weight: Array) -> Array:
-    return _pack(weight) if is_packed(weight.dtype) else weight.reshape(-1)
+def _flat_or_panels(weight: Array, *, transposed: bool = False) -> Array:
+    return _pack(weight, transposed=transposed) if is_packed(weight.dtype) else weight.reshape(-1)
 
 
 def _pack_gates(weight: Array) -> Array:

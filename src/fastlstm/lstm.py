@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -25,9 +27,10 @@ from fastlstm._validate import (
     check_pair,
     check_size,
 )
+from fastlstm._variants import Variant, check_activations, check_zoneout, pair_of
 from fastlstm._weights import WeightCache
 from fastlstm.parameters import Layer
-from fastlstm.stream import Stream
+from fastlstm.stream import Stream, VariantStream
 from fastlstm.tape import Tape, check_tape
 
 State = tuple[Array, Array]
@@ -65,15 +68,42 @@ class LSTM(Layer):
     reverse : bool
         Whether all layers run from the last valid step to the first. x and the output stay in the
         order of time; h_n and c_n are the states after the first valid step.
+    proj_size : int
+        Features P < H of a projected h = W_hr (o ⊙ tanh(c)) (Sak, Senior & Beaufays 2014), which
+        outputs and states then have instead of H; 0 for none.
+    peepholes : bool
+        Whether gates see the cell state: i and f see c_{t-1}, o sees c_t, each unit its own, times
+        a weight (Gers, Schraudolph & Schmidhuber 2002).
+    clip : float, optional
+        Pre-activations of the gates stay in [-clip, clip], as ONNX's ``clip`` has it.
+    input_forget : bool
+        Whether the forget gate is coupled to the input gate, f = 1 - i, as ONNX's ``input_forget``
+        has it (Greff et al. 2017); the rows of f in weights and biases then have no effect.
+    activations : sequence of three
+        In place of σ of the gates, tanh of g, and tanh of c (ONNX's f, g, h). Each is a name or a
+        tuple (name, alpha, beta) whose numbers have ONNX's defaults: sigmoid, tanh, relu,
+        softsign, softplus; (leaky_relu, 0.01), (thresholded_relu, 1), (elu, 1), (affine, 1, 0),
+        (scaled_tanh, 1, 1), (hard_sigmoid, 0.2, 0.5).
+    layer_norm : bool
+        Layer normalisation N (Ba, Kiros & Hinton 2016, with 1e-5 added to the variance):
+        pre-activations are gain_ih ⊙ N(W_ih x) + b_ih + gain_hh ⊙ N(W_hh h) + b_hh, each over all
+        four gates, and h = o ⊙ tanh(gain_c ⊙ N(c) + bias_c).
     input_dropout : float
         Probability with which a feature of the first layer's input is zeroed (the others are
         scaled likewise) at all steps of a sequence, as Keras' ``dropout`` does.
     locked_dropout : bool
         Whether `dropout`, too, zeroes the same features at all steps of a sequence (Gal &
         Ghahramani 2016).
+    recurrent_dropout : float
+        Probability with which a unit of h_{t-1} is zeroed before W_hh (the others are scaled
+        likewise) at all steps of a sequence, in each layer and direction (Gal & Ghahramani 2016).
     weight_dropout : float
         Probability with which an element of each weight_hh is zeroed (the others are scaled
         likewise) for a whole `forward` (DropConnect, as Merity, Keskar & Socher 2018 use it).
+    zoneout : float or pair of float
+        Probability with which a unit of c, and of h, keeps its value of the step before (Krueger
+        et al. 2017); a pair is for c and for h. Without a generator the expectation takes its
+        place, also in a call.
     dtype : numpy.float32 or numpy.float64
         Of parameters, inputs and outputs.
     rng : numpy.random.Generator or int, optional
@@ -107,9 +137,17 @@ class LSTM(Layer):
         dropout: float = 0.0,
         bidirectional: bool = False,
         reverse: bool = False,
+        proj_size: int = 0,
+        peepholes: bool = False,
+        clip: float | None = None,
+        input_forget: bool = False,
+        activations: Sequence[str | Sequence[Any]] = ("sigmoid", "tanh", "tanh"),
+        layer_norm: bool = False,
         input_dropout: float = 0.0,
         locked_dropout: bool = False,
+        recurrent_dropout: float = 0.0,
         weight_dropout: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
@@ -126,9 +164,19 @@ class LSTM(Layer):
                 "reverse: expected False with bidirectional=True, whose second direction is the "
                 "reverse one, got True"
             )
+        self.proj_size = check_size("proj_size", proj_size, least=0, most=self.hidden_size - 1)
+        self.peepholes = check_flag("peepholes", peepholes)
+        self.clip = None if clip is None else check_number("clip", clip, above=0)
+        self.input_forget = check_flag("input_forget", input_forget)
+        self.activations = check_activations(activations)
+        self.layer_norm = check_flag("layer_norm", layer_norm)
         self.input_dropout = check_number("input_dropout", input_dropout, least=0, most=1)
         self.locked_dropout = check_flag("locked_dropout", locked_dropout)
+        self.recurrent_dropout = check_number(
+            "recurrent_dropout", recurrent_dropout, least=0, most=1
+        )
         self.weight_dropout = check_number("weight_dropout", weight_dropout, least=0, most=1)
+        self.zoneout = check_zoneout(zoneout)
         self.dtype = check_dtype("dtype", dtype)
         self._stack = Stack(
             self.input_size,
@@ -138,6 +186,15 @@ class LSTM(Layer):
             self.bias,
             self.dtype,
             self.reverse,
+            Variant(
+                self.proj_size,
+                self.peepholes,
+                self.clip,
+                self.input_forget,
+                self.activations,
+                self.layer_norm,
+                pair_of(self.zoneout),
+            ),
         )
         check_extent("hidden_size", 4 * self.hidden_size, self._stack.width)
         check_extent("input_size", 4 * self.hidden_size, self.input_size)
@@ -148,13 +205,16 @@ class LSTM(Layer):
                 "dropout acts between layers: with num_layers=1 it has no effect", stacklevel=2
             )
         self._dropouts = Dropouts(
-            self.input_dropout, self.dropout, self.locked_dropout, self.weight_dropout
+            self.input_dropout,
+            self.dropout,
+            self.locked_dropout,
+            self.weight_dropout,
+            self.recurrent_dropout,
+            pair_of(self.zoneout),
         )
         shapes = self._stack.parameter_shapes()
         bound = 1 / math.sqrt(self.hidden_size)
-        self._begin(
-            rng, shapes, self.dtype, lambda rng: uniform_arrays(rng, shapes, bound, self.dtype)
-        )
+        self._begin(rng, shapes, self.dtype, lambda rng: _initial(rng, shapes, bound, self.dtype))
         self._weights = WeightCache(self._parameters)
 
     @classmethod
@@ -342,16 +402,16 @@ class LSTM(Layer):
         if d_output is not None:
             check_array("d_output", d_output, self.dtype, tape.d_shape)
         d_h_n, d_c_n = (None, None) if d_state is None else check_pair("d_state", d_state)
-        shape = self._state_shape(tape.d_shape)
-        d_h = check_state("d_state[0]", d_h_n, self.dtype, shape, required=False)
-        d_c = check_state("d_state[1]", d_c_n, self.dtype, shape, required=False)
+        h_shape, c_shape = self._state_shapes(tape.d_shape)
+        d_h = check_state("d_state[0]", d_h_n, self.dtype, h_shape, required=False)
+        d_c = check_state("d_state[1]", d_c_n, self.dtype, c_shape, required=False)
 
         sequences, layers = tape.take(self._parameters.version)
         if d_output is None:
             d_rows = np.zeros((sequences.packing.rows, self._stack.width), self.dtype)
         else:
             d_rows = sequences.pack_d_output(d_output, self._stack.backwards)
-        d_h, d_c = self._pack_state(sequences, d_h), self._pack_state(sequences, d_c)
+        d_h, d_c = self._pack_states(sequences, d_h, d_c)
         d_rows, grads = self._stack.backward(
             self._parameters, self._weights, sequences.packing, layers, d_rows, d_h, d_c
         )
@@ -375,12 +435,16 @@ class LSTM(Layer):
         ValueError
             If the layer is bidirectional, or has `reverse`: it would begin at the last step.
         """
-        return Stream(self._stack, self._parameters, self._weights, batch_size)
+        kind = Stream if self._stack.variant.plain else VariantStream
+        return kind(self._stack, self._parameters, self._weights, batch_size)
 
-    def _state_shape(self, padded_shape: Shape) -> tuple[int, ...]:
-        return state_shape(
-            padded_shape, self._stack.runs, self.hidden_size, batch_first=self.batch_first
+    def _state_shapes(self, padded_shape: Shape) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of h and c, as the caller has them, beside an x or an output of this shape."""
+        h_shape, c_shape = (
+            state_shape(padded_shape, self._stack.runs, size, batch_first=self.batch_first)
+            for size in (self._stack.state_size, self.hidden_size)
         )
+        return h_shape, c_shape
 
     def _check_batch(
         self, x: object, state: object, lengths: object, mask: object
@@ -389,21 +453,39 @@ class LSTM(Layer):
         padded, sequences = check_sequences(
             x, lengths, self.input_size, self.dtype, batch_first=self.batch_first, mask=mask
         )
-        shape = self._state_shape(padded.shape)
-        if state is None:
-            h, c = self._pack_state(sequences, None), self._pack_state(sequences, None)
-        else:
+        h_shape, c_shape = self._state_shapes(padded.shape)
+        h_0: Any = None
+        c_0: Any = None
+        if state is not None:
             h_0, c_0 = check_pair("state", state)
-            h_0 = check_array("state[0] (h_0)", h_0, self.dtype, shape)
-            c_0 = check_array("state[1] (c_0)", c_0, self.dtype, shape)
-            h, c = sequences.pack_state(h_0), sequences.pack_state(c_0)
-        return sequences, sequences.pack(padded), h, c
+            h_0 = check_array("state[0] (h_0)", h_0, self.dtype, h_shape)
+            c_0 = check_array("state[1] (c_0)", c_0, self.dtype, c_shape)
+        return sequences, sequences.pack(padded), *self._pack_states(sequences, h_0, c_0)
 
-    def _pack_state(self, sequences: Sequences, state: Array | None) -> Array:
-        if state is None:
-            shape = self._stack.runs, sequences.packing.batch, self.hidden_size
-            return np.zeros(shape, self.dtype)
-        return sequences.pack_state(state)
+    def _pack_states(self, sequences: Sequences, h: Array | None, c: Array | None) -> State:
+        """Copies in packed order, of zeros for None."""
+        batch, sizes = sequences.packing.batch, (self._stack.state_size, self.hidden_size)
+        packed_h, packed_c = (
+            np.zeros((self._stack.runs, batch, size), self.dtype)
+            if state is None
+            else sequences.pack_state(state)
+            for state, size in zip((h, c), sizes, strict=True)
+        )
+        return packed_h, packed_c
+
+
+def _initial(
+    rng: np.random.Generator,
+    shapes: Mapping[str, tuple[int, ...]],
+    bound: float,
+    dtype: np.dtype[Any],
+) -> dict[str, Array]:
+    """U(-bound, bound), as PyTorch has it; a normalisation begins with gain 1 and bias 0."""
+    kept = {name: shape for name, shape in shapes.items() if name.startswith(("gain_", "bias_c"))}
+    drawn = {name: shape for name, shape in shapes.items() if name not in kept}
+    arrays = uniform_arrays(rng, drawn, bound, dtype)
+    arrays |= {name: np.full(s, name.startswith("gain_"), dtype) for name, s in kept.items()}
+    return {name: arrays[name] for name in shapes}
 
 
 def _unpack_states(sequences: Sequences, h: Array, c: Array) -> State:

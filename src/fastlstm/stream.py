@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import NoReturn
 
 import numpy as np
@@ -18,6 +19,7 @@ from fastlstm._validate import (
     compact,
 )
 from fastlstm._weights import WeightCache, is_packed, padded_gates
+from fastlstm.packing import Packing
 from fastlstm.parameters import Parameters
 from fastlstm.threads import hold_blas
 
@@ -98,10 +100,10 @@ class Stream(_core.Stepper):
     @state.setter
     def state(self, state: tuple[Array, Array]) -> None:
         h, c = check_pair("state", state)
-        shape = (self._stack.num_layers, *self._rows(), self._stack.hidden_size)
+        lead = (self._stack.num_layers, *self._rows())
         self._set_state(
-            check_array("state[0] (h)", h, self._stack.dtype, shape),
-            check_array("state[1] (c)", c, self._stack.dtype, shape),
+            check_array("state[0] (h)", h, self._stack.dtype, (*lead, self._stack.state_size)),
+            check_array("state[1] (c)", c, self._stack.dtype, (*lead, self._stack.hidden_size)),
         )
 
     def reset(self) -> None:
@@ -133,4 +135,66 @@ class Stream(_core.Stepper):
         return compact(check_array("x_t", x_t, self._stack.dtype, shape))
 
     def _take_output(self, out: object) -> Array:
-        return check_output("out", out, self._stack.dtype, (*self._rows(), self._stack.hidden_size))
+        return check_output("out", out, self._stack.dtype, (*self._rows(), self._stack.state_size))
+
+
+class VariantStream(Stream):
+    """A stream of a cell that the compiled stepper does not know: sequences of one step.
+
+    They take the general loop, to the same bits as one call over the whole sequence takes it, and
+    some tens of microseconds more for a step than `Stream` does.
+    """
+
+    __slots__ = ("_in_use", "_kept", "_version")
+
+    def reset(self) -> None:
+        """Back to a zero state, on the layer's present weights."""
+        stack, rows = self._stack, self._batch_size or 1
+        self._in_use = Lock()
+        self._version = self._parameters.version
+        self._kept = (
+            np.zeros((stack.num_layers, rows, stack.state_size), stack.dtype),
+            np.zeros((stack.num_layers, rows, stack.hidden_size), stack.dtype),
+        )
+
+    def step(self, x_t: Array, *, out: Array | None = None) -> Array:
+        """Take x_t (B, I), or (I,), on, and return h of the last layer; see `Stream.step`."""
+        x = self._take_input(x_t)
+        target = None if out is None else self._take_output(out)
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError(
+                "stream: in use already, by another thread or below a signal handler; a stream "
+                "is one user's, open one for each"
+            )
+        try:
+            if self._parameters.version != self._version:
+                raise RuntimeError(
+                    "stream: stale, the weights changed since it was opened (version "
+                    f"{self._version} then, {self._parameters.version} now); reset() opens it again"
+                )
+            h, c = self._state_arrays()
+            rows = x.reshape(-1, self._stack.input_size)
+            output, _ = self._stack.forward(
+                self._weights, Packing(1, len(rows)), rows, h, c, zero_state=False, keep=False
+            )
+            self._kept = h, c
+        finally:
+            self._in_use.release()
+        result = output.reshape(*self._rows(), self._stack.state_size)
+        if target is None:
+            return result
+        target[...] = result
+        return target
+
+    def _state_arrays(self) -> tuple[Array, Array]:
+        h, c = self._kept
+        return h.copy(), c.copy()
+
+    def _state(self) -> tuple[Array, Array]:
+        h, c = self._state_arrays()
+        lead = (self._stack.num_layers, *self._rows())
+        return h.reshape(*lead, h.shape[-1]), c.reshape(*lead, c.shape[-1])
+
+    def _set_state(self, h: Array, c: Array) -> None:
+        old_h, old_c = self._kept
+        self._kept = h.reshape(old_h.shape).copy(), c.reshape(old_c.shape).copy()

@@ -21,6 +21,14 @@ from fastlstm._core.kernels import (
 )
 from fastlstm._core.stream import Stepper
 from fastlstm._core.time_loop import backward, forward, previous_h
+from fastlstm._core.variants import (
+    SCRATCH,
+    Cell,
+    normalize,
+    normalize_back,
+    variant_backward,
+    variant_forward,
+)
 
 __all__ = [
     "BLAS_INTEGER_BITS",
@@ -29,13 +37,17 @@ __all__ = [
     "FLAGS",
     "ISA",
     "OPENMP",
+    "SCRATCH",
     "VECTOR",
+    "Cell",
     "Stepper",
     "backward",
     "cross_entropy",
     "forward",
     "matmul",
     "matmul_panels",
+    "normalize",
+    "normalize_back",
     "pack",
     "pack_gates",
     "previous_h",
@@ -43,4 +55,6 @@ __all__ = [
     "sigmoid",
     "sum_rows",
     "tanh",
+    "variant_backward",
+    "variant_forward",
 ]

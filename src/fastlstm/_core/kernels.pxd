@@ -4,6 +4,29 @@
 from fastlstm._core.blas cimport real
 
 cdef extern from "dispatch.h" nogil:
+    int FASTLSTM_ACTIVATIONS
+    int FASTLSTM_VARIANT_SCRATCH
+
+    ctypedef struct fastlstm_variant_f32:
+        int kind[3]
+        int input_forget
+        float alpha[3]
+        float beta[3]
+        float clip
+        const float* peepholes
+        const float* gain_c
+        const float* bias_c
+
+    ctypedef struct fastlstm_variant_f64:
+        int kind[3]
+        int input_forget
+        double alpha[3]
+        double beta[3]
+        double clip
+        const double* peepholes
+        const double* gain_c
+        const double* bias_c
+
     ctypedef struct fastlstm_kernels_f32:
         void (*sigmoid)(float* out, const float* x, Py_ssize_t n) noexcept nogil
         void (*tanh)(float* out, const float* x, Py_ssize_t n) noexcept nogil
@@ -40,6 +63,18 @@ cdef extern from "dispatch.h" nogil:
                                int descending) noexcept nogil
         double (*softmax)(float* out, float* most, const float* x, Py_ssize_t n,
                           double factor) noexcept nogil
+        void (*variant_forward)(float* h, float* c, float* z, const float* c_prev,
+                                float* scratch, Py_ssize_t rows,
+                                Py_ssize_t hidden, Py_ssize_t ld_h,
+                                const fastlstm_variant_f32* it) noexcept nogil
+        void (*variant_backward)(float* z, float* d_c, const float* d_h, const float* c_prev,
+                                 float* sums, float* scratch, Py_ssize_t rows, Py_ssize_t hidden,
+                                 const fastlstm_variant_f32* it) noexcept nogil
+        void (*normalize)(float* normal, float* scale, const float* x, Py_ssize_t rows,
+                          Py_ssize_t n) noexcept nogil
+        void (*normalize_back)(float* d_x, const float* d, const float* gain, const float* normal,
+                               const float* scale, Py_ssize_t rows,
+                               Py_ssize_t n) noexcept nogil
 
     ctypedef struct fastlstm_kernels_f64:
         void (*sigmoid)(double* out, const double* x, Py_ssize_t n) noexcept nogil
@@ -77,6 +112,19 @@ cdef extern from "dispatch.h" nogil:
                                int descending) noexcept nogil
         double (*softmax)(double* out, double* most, const double* x, Py_ssize_t n,
                           double factor) noexcept nogil
+        void (*variant_forward)(double* h, double* c, double* z, const double* c_prev,
+                                double* scratch, Py_ssize_t rows,
+                                Py_ssize_t hidden, Py_ssize_t ld_h,
+                                const fastlstm_variant_f64* it) noexcept nogil
+        void (*variant_backward)(double* z, double* d_c, const double* d_h, const double* c_prev,
+                                 double* sums, double* scratch, Py_ssize_t rows, Py_ssize_t hidden,
+                                 const fastlstm_variant_f64* it) noexcept nogil
+        void (*normalize)(double* normal, double* scale, const double* x, Py_ssize_t rows,
+                          Py_ssize_t n) noexcept nogil
+        void (*normalize_back)(double* d_x, const double* d, const double* gain,
+                               const double* normal,
+                               const double* scale, Py_ssize_t rows,
+                               Py_ssize_t n) noexcept nogil
 
     ctypedef struct fastlstm_isa:
         const char* name
@@ -169,3 +217,22 @@ cdef inline double softmax(
         return isa.f32.softmax(out, most, x, n, factor)
     else:
         return isa.f64.softmax(out, most, x, n, factor)
+
+
+cdef inline void normalize(
+    real* normal, real* scale, const real* x, Py_ssize_t rows, Py_ssize_t n,
+) noexcept nogil:
+    if real is float:
+        isa.f32.normalize(normal, scale, x, rows, n)
+    else:
+        isa.f64.normalize(normal, scale, x, rows, n)
+
+
+cdef inline void normalize_back(
+    real* d_x, const real* d, const real* gain, const real* normal, const real* scale,
+    Py_ssize_t rows, Py_ssize_t n,
+) noexcept nogil:
+    if real is float:
+        isa.f32.normalize_back(d_x, d, gain, normal, scale, rows, n)
+    else:
+        isa.f64.normalize_back(d_x, d, gain, normal, scale, rows, n)
