@@ -25,13 +25,19 @@ from tests.processes import run_python
 from tests.support import Array, assert_close, assert_same_bits, tolerance_of
 
 WITNESSES = Path(__file__).parent.parent / "witnesses" / "torch"
-NAMES = ["stacked", "bare"]
+NAMES = ["stacked", "bare", "projected"]
 STATE = LSTM(3, 4, rng=0).state_dict()
 
 
 def stored(name: str) -> dict[str, Array]:
     with np.load(WITNESSES / f"{name}.npz") as arrays:
         return dict(arrays)
+
+
+def read(path: str | Path, name: str, prefix: str) -> LSTM:
+    lstm = from_file(path, prefix=prefix, batch_first=name == "projected")
+    assert isinstance(lstm, LSTM)
+    return lstm
 
 
 def assert_is_stored(lstm: LSTM, name: str) -> None:
@@ -50,9 +56,9 @@ def assert_is_stored(lstm: LSTM, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_safetensors(name: str) -> None:
     path = WITNESSES / f"{name}.safetensors"
-    assert_is_stored(from_file(path, prefix="encoder.rnn"), name)
-    lstm = from_file(str(path), prefix="encoder.rnn.", batch_first=True)
-    assert lstm.batch_first
+    assert_is_stored(read(path, name, prefix="encoder.rnn"), name)
+    lstm = read(str(path), name, prefix="encoder.rnn.")
+    assert lstm.batch_first is (name == "projected")
 
 
 @pytest.mark.oracle
@@ -60,7 +66,7 @@ def test_safetensors(name: str) -> None:
 def test_torchs_own_format(name: str) -> None:
     pytest.importorskip("torch")
     path = WITNESSES / f"{name}.pt"
-    assert_is_stored(from_file(path, prefix="model.encoder.rnn"), name)
+    assert_is_stored(read(path, name, prefix="model.encoder.rnn"), name)
     state = read_state_dict(path, prefix="model.")
     expected = safetensors.numpy.load_file(WITNESSES / f"{name}.safetensors")
     assert state.keys() == expected.keys()

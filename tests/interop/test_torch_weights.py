@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastlstm import LSTM
+from fastlstm import LSTM, LSTMCell
 from fastlstm.interop.torch import from_torch, to_torch
 from tests.support import Array, assert_close, assert_same_bits, normal, tolerance_of
 
@@ -17,6 +17,7 @@ OPTIONS: list[dict[str, Any]] = [
     dict(zip(("num_layers", "bias", "batch_first", "bidirectional"), values, strict=True))
     for values in itertools.product((1, 3), (True, False), (False, True), (False, True))
 ]
+OPTIONS += [{"num_layers": 2, "proj_size": 2, "bidirectional": two} for two in (False, True)]
 
 
 def state_of(
@@ -29,6 +30,9 @@ def state_of(
     """A state dict of random numbers, as torch.nn.LSTM's would be, without torch."""
     lstm = LSTM(input_size, hidden_size, dtype=dtype, rng=0, **options)
     return {f"{prefix}{name}": array for name, array in lstm.state_dict().items()}
+
+
+CELL = LSTMCell(3, 4, rng=0).state_dict()
 
 
 @pytest.fixture(name="torch")
@@ -48,7 +52,7 @@ def _torch() -> Iterator[Any]:
 def test_sizes_are_read_off_names_and_shapes(options: dict[str, Any], dtype: Any) -> None:
     expected = LSTM(3, 4, dtype=dtype, rng=1, **options)
     state = expected.state_dict()
-    lstm = from_torch(state, batch_first=options["batch_first"])
+    lstm = from_torch(state, batch_first=expected.batch_first)
     assert lstm.get_config() == expected.get_config()
     for name, array in lstm.state_dict().items():
         assert_same_bits(array, state[name], name)
@@ -76,6 +80,15 @@ def test_dropout_and_batch_first_are_arguments_for_a_state_dict() -> None:
     assert (lstm.dropout, lstm.batch_first) == (0.25, True)
 
 
+def test_names_without_a_layer_are_a_cells() -> None:
+    cell = from_torch({f"cell.{name}": array for name, array in CELL.items()}, prefix="cell")
+    assert isinstance(cell, LSTMCell)
+    for name, array in cell.state_dict().items():
+        assert_same_bits(array, CELL[name], name)
+    with pytest.raises(ValueError, match="batch_first: an LSTMCell has no such option"):
+        from_torch(CELL, batch_first=True)
+
+
 def without(state: dict[str, Array], *names: str) -> dict[str, Array]:
     return {name: array for name, array in state.items() if name not in names}
 
@@ -87,6 +100,8 @@ def without(state: dict[str, Array], *names: str) -> dict[str, Array]:
         (state_of(prefix="a.b."), "", r"found 'a.b.weight_ih_l0'.*under prefix='a.b.'"),
         (state_of(prefix="a."), "b", r"under 'b.', expected .* found none; .* prefix='a.'"),
         ({**state_of(), "fc.weight": np.ones(2)}, "", r"found 'fc.weight'$"),
+        (CELL | {"weight_ih_l0": np.ones(2)}, "", r"found 'weight_ih_l0'$"),
+        (CELL | {"weight_hr": np.ones(2)}, "", r"found 'weight_hr'$"),
         ({**state_of(), "weight_ih": np.ones(2)}, "", r"found 'weight_ih'$"),
         (without(state_of(), "weight_ih_l0"), "", r"missing \['weight_ih_l0'\]"),
         (without(state_of(), "weight_hh_l0"), "", r"missing \['weight_hh_l0'\]"),
@@ -101,6 +116,8 @@ def without(state: dict[str, Array], *names: str) -> dict[str, Array]:
             "",
             "parameters of layer 2, none of 1",
         ),
+        (without(state_of(proj_size=2), "weight_hr_l0"), "", "expected 8 rows.*got 16$"),
+        ({**state_of(), "weight_hr_l0": np.ones((2, 4))}, "", r"'weight_hh_l0'.*\(16, 2\)"),
         ({**state_of(), "weight_ih_l999999": np.ones((16, 4))}, "", "layer 999999, none of 1"),
         ({**state_of(), "weight_ih_l01": np.ones((16, 4))}, "", r"found 'weight_ih_l01'"),
         (
@@ -150,7 +167,7 @@ def test_a_prefix_is_a_str() -> None:
 
 
 def test_to_torch_takes_nothing_but_an_lstm() -> None:
-    with pytest.raises(TypeError, match=r"lstm: expected a fastlstm.LSTM, got a dict"):
+    with pytest.raises(TypeError, match="lstm: expected an LSTM or LSTMCell of ours, got a dict"):
         to_torch({})  # type: ignore[arg-type]
 
 
@@ -158,6 +175,7 @@ def test_to_torch_takes_nothing_but_an_lstm() -> None:
 
 
 @pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:LSTM with projections")  # torch's own, of its speed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_module_there_and_back(torch: Any, options: dict[str, Any], dtype: str) -> None:
@@ -202,22 +220,25 @@ def test_ours_to_torch_and_back(torch: Any) -> None:
 @pytest.mark.oracle
 @pytest.mark.usefixtures("torch")
 def test_options_that_torch_lacks_are_named() -> None:
-    lstm = LSTM(3, 4, input_dropout=0.5, locked_dropout=True, rng=0)
-    with pytest.raises(ValueError, match=r"input_dropout=0.5, locked_dropout=True$"):
+    lstm = LSTM(3, 4, reverse=True, peepholes=True, input_dropout=0.5, rng=0)
+    with pytest.raises(ValueError, match=r"reverse=True, peepholes=True, input_dropout=0.5$"):
         to_torch(lstm)
 
 
 @pytest.mark.oracle
-def test_a_cell_is_a_layer(torch: Any) -> None:
-    cell = torch.nn.LSTMCell(3, 4)
-    for source in (cell, cell.state_dict(), torch.nn.LSTMCell(3, 4, bias=False)):
-        lstm = from_torch(source)
-        assert (lstm.input_size, lstm.hidden_size, lstm.num_layers) == (3, 4, 1)
-    x = normal(np.random.default_rng(0), (2, 3), np.float32)
-    _, (h, c) = from_torch(cell)(x[np.newaxis])
-    expected_h, expected_c = cell(torch.from_numpy(x))
-    assert_close(h[0], expected_h.detach().numpy(), 1e-5)
-    assert_close(c[0], expected_c.detach().numpy(), 1e-5)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_cell_there_and_back(torch: Any, bias: bool) -> None:
+    theirs = torch.nn.LSTMCell(3, 4, bias, dtype=torch.float64)
+    for source in (theirs, theirs.state_dict()):
+        ours = from_torch(source)
+        assert isinstance(ours, LSTMCell)
+        back = to_torch(ours)
+        assert back.extra_repr() == theirs.extra_repr()
+        for name, tensor in theirs.state_dict().items():
+            assert torch.equal(back.state_dict()[name], tensor), name
+        x = normal(np.random.default_rng(0), (2, 3))
+        for array, tensor in zip(ours(x), theirs(torch.from_numpy(x)), strict=True):
+            assert_close(array, tensor.detach().numpy(), 1e-12)
 
 
 @pytest.mark.oracle

@@ -18,6 +18,7 @@ FOLDER = Path(__file__).with_name("torch")
 OPTIONS = {
     "stacked": {"num_layers": 2, "bidirectional": True},
     "bare": {"bias": False, "dtype": torch.float64},
+    "projected": {"proj_size": 2, "batch_first": True},
 }
 
 

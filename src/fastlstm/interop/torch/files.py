@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 
 from fastlstm._extras import import_extra
 from fastlstm._validate import Array
-from fastlstm.interop.torch.weights import EXTRA, as_array, build, find_lstm
+from fastlstm.cell import LSTMCell
+from fastlstm.interop.torch.weights import EXTRA, as_array, find_lstm
 from fastlstm.lstm import LSTM
 from fastlstm.storage import FormatError
 
@@ -44,9 +45,9 @@ def from_file(
     path: str | os.PathLike[str],
     *,
     prefix: str = "",
-    batch_first: bool = False,
-    dropout: float = 0.0,
-) -> LSTM:
+    batch_first: bool | None = None,
+    dropout: float | None = None,
+) -> LSTM | LSTMCell:
     """The LSTM in a file of weights that torch users have saved.
 
     Parameters
@@ -58,12 +59,12 @@ def from_file(
     prefix : str
         Which LSTM of the file: "encoder.rnn" for the names that begin with "encoder.rnn.".
     batch_first, dropout
-        As in `LSTM`; a file of weights knows neither.
+        As in `LSTM`; a file of weights knows neither, so by default they are False and 0.
 
     Returns
     -------
-    lstm : LSTM
-        With the weights of the file, equal to the bit.
+    lstm : LSTM or LSTMCell
+        As the names are those of one or the other, with the file's weights, equal to the bit.
 
     Raises
     ------
@@ -78,12 +79,11 @@ def from_file(
     path = Path(path)
     with _entries(path) as entries:
         try:
-            names, sizes = find_lstm({name: entries[name].shape for name in entries}, prefix)
-            arrays = {ours: entries[name].read() for ours, name in names.items()}
+            found = find_lstm({name: entries[name].shape for name in entries}, prefix)
+            arrays = {ours: entries[name].read() for ours, name in found.names.items()}
             _check_size(path, arrays)
-            options = {"batch_first": batch_first, "dropout": dropout}
-            checked = {ours: as_array(names[ours], array) for ours, array in arrays.items()}
-            return build(sizes | options, checked)
+            checked = {k: as_array(found.names[k], array) for k, array in arrays.items()}
+            return found.build(checked, batch_first=batch_first, dropout=dropout)
         except FormatError:
             raise
         except (TypeError, ValueError) as error:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastlstm._extras import import_extra
 from fastlstm._validate import Array
+from fastlstm.cell import LSTMCell
 from fastlstm.lstm import LSTM
 
 if TYPE_CHECKING:
@@ -22,11 +24,33 @@ if TYPE_CHECKING:
 
 EXTRA = "torch"
 
-_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 # More digits than six would be more layers than any file has bytes.
-_NAME = re.compile(rf"({'|'.join(_KINDS)})(?:_l(0|[1-9]\d{{0,5}})(_reverse)?)?", re.ASCII)
+_NAME = re.compile(
+    r"(?:weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)_l(0|[1-9]\d{0,5})(_reverse)?", re.ASCII
+)
+_NAME_OF_CELL = re.compile("weight_ih|weight_hh|bias_ih|bias_hh")
 _FIRST = re.compile(r"(.*?)weight_hh(?:_l0)?", re.DOTALL)
 _SHOWN = 8  # names in an error
+
+
+@dataclass(frozen=True)
+class Found:
+    """An LSTM, or a cell, among names and shapes."""
+
+    kind: type[LSTM] | type[LSTMCell]
+    names: Mapping[str, str]  # our names -> those that were searched
+    sizes: Mapping[str, Any]  # arguments of `kind` that names and shapes tell
+
+    def build(
+        self, arrays: Mapping[str, Array], *, batch_first: bool | None, dropout: float | None
+    ) -> LSTM | LSTMCell:
+        """The layer around copies of arrays under our names; names, shapes, dtypes are checked."""
+        given = {"batch_first": batch_first, "dropout": dropout}
+        options = {name: value for name, value in given.items() if value is not None}
+        if options and self.kind is LSTMCell:
+            raise ValueError(f"{', '.join(options)}: an LSTMCell has no such option")
+        dtype = next(iter(arrays.values())).dtype
+        return self.kind._build({**self.sizes, **options, "dtype": dtype}, arrays)
 
 
 def from_torch(
@@ -35,15 +59,14 @@ def from_torch(
     prefix: str = "",
     batch_first: bool | None = None,
     dropout: float | None = None,
-) -> LSTM:
+) -> LSTM | LSTMCell:
     """An LSTM with the weights of a torch module or state dict, equal to the bit.
 
     Parameters
     ----------
     source : torch.nn.LSTM, torch.nn.LSTMCell, a module that contains one, or a mapping
         A mapping from names to tensors or NumPy arrays, such as a ``state_dict()``. Its sizes,
-        layers, directions, biases and projections are read off names and shapes. A cell becomes a
-        layer for sequences; its parameters are those of layer 0.
+        layers, directions, biases and projections are read off names and shapes.
     prefix : str
         Where in `source` the LSTM is: "encoder.rnn" for a module's submodule of this name, or for
         the names in a mapping that begin with "encoder.rnn.".
@@ -53,14 +76,14 @@ def from_torch(
 
     Returns
     -------
-    lstm : LSTM
-        With copies of the weights, of their dtype.
+    lstm : LSTM or LSTMCell
+        As `source` is one or the other, with copies of the weights, of their dtype.
 
     Raises
     ------
     TypeError
-        If `source` is neither, or a weight is not of float32 or float64 (half precision is not
-        converted silently).
+        If `source` is none of these, or a weight is not of float32 or float64 (half precision is
+        not converted silently).
     ValueError
         If names or shapes are not those of one LSTM; the message names them, and the LSTMs that
         were found elsewhere in `source`.
@@ -74,27 +97,26 @@ def from_torch(
     """
     if not isinstance(prefix, str):
         raise TypeError(f"prefix: expected a str, got a {type(prefix).__name__}")
-    options: dict[str, Any] = {"batch_first": False, "dropout": 0.0}
     if isinstance(source, Mapping):
         state = source
     else:
         module = _find_module(source, prefix)
         state, prefix = {name: getattr(module, name) for name in _names_of(module)}, ""
-        options = {name: getattr(module, name, options[name]) for name in options}
-    names, sizes = find_lstm({name: shape_of(state[name]) for name in state}, prefix)
-    given = {"batch_first": batch_first, "dropout": dropout}
-    options |= {name: value for name, value in given.items() if value is not None}
-    return build(
-        sizes | options, {ours: as_array(name, state[name]) for ours, name in names.items()}
-    )
+        if batch_first is None:
+            batch_first = getattr(module, "batch_first", None)
+        if dropout is None:
+            dropout = getattr(module, "dropout", None)
+    found = find_lstm({name: shape_of(state[name]) for name in state}, prefix)
+    arrays = {ours: as_array(name, state[name]) for ours, name in found.names.items()}
+    return found.build(arrays, batch_first=batch_first, dropout=dropout)
 
 
-def to_torch(lstm: LSTM) -> torch.nn.LSTM:
-    """A torch.nn.LSTM with copies of the weights, equal to the bit, on the CPU.
+def to_torch(lstm: LSTM | LSTMCell) -> torch.nn.LSTM | torch.nn.LSTMCell:
+    """A torch.nn.LSTM (or LSTMCell) with copies of the weights, equal to the bit, on the CPU.
 
     Parameters
     ----------
-    lstm : LSTM
+    lstm : LSTM or LSTMCell
 
     Raises
     ------
@@ -103,18 +125,20 @@ def to_torch(lstm: LSTM) -> torch.nn.LSTM:
     ImportError
         If torch is not installed.
     """
-    if not isinstance(lstm, LSTM):
-        raise TypeError(f"lstm: expected a fastlstm.LSTM, got a {type(lstm).__name__}")
+    if not isinstance(lstm, (LSTM, LSTMCell)):
+        raise TypeError(f"lstm: expected an LSTM or LSTMCell of ours, got a {type(lstm).__name__}")
     torch = import_extra("torch", extra=EXTRA, purpose="torch modules")
-    config, plain = lstm.get_config(), _config_of_plain()
-    lacks = [k for k in config if k not in _TORCHS and config[k] != plain[k]]
+    kind: Any = torch.nn.LSTM if isinstance(lstm, LSTM) else torch.nn.LSTMCell
+    config = lstm.get_config()
+    plain = type(lstm)(1, 1, rng=0).get_config()  # all options at their defaults
+    lacks = [name for name in config if name not in _TORCHS and config[name] != plain[name]]
     if lacks:
         options = ", ".join(f"{name}={config[name]!r}" for name in lacks)
-        raise ValueError(f"lstm: torch.nn.LSTM cannot express {options}")
+        raise ValueError(f"lstm: torch.nn.{kind.__name__} cannot express {options}")
     arguments = {name: config[name] for name in config if name in _TORCHS}
     arguments["dtype"] = getattr(torch, lstm.dtype.name)
     # On no device, so that no initial weights are drawn, which would move torch's generator.
-    module: Any = torch.nn.LSTM(**arguments, device="meta").to_empty(device="cpu")
+    module = kind(**arguments, device="meta").to_empty(device="cpu")
     module.load_state_dict({k: torch.from_numpy(v) for k, v in lstm.state_dict().items()})
     return module
 
@@ -125,67 +149,55 @@ _TORCHS = (
 )  # fmt: skip
 
 
-def _config_of_plain() -> dict[str, Any]:
-    """The configuration of an LSTM that has a default wherever there is one."""
-    return LSTM(1, 1, rng=0).get_config()
-
-
 # --- names and shapes -----------------------------------------------------------------------------
 
 
-def find_lstm(
-    shapes: Mapping[str, tuple[int, ...]], prefix: str = ""
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """Where the parameters of an LSTM are, and its sizes and options, by names and shapes alone.
-
-    Returns
-    -------
-    names : dict
-        Our names -> names in `shapes`.
-    sizes : dict
-        Arguments of `LSTM`.
+def find_lstm(shapes: Mapping[str, tuple[int, ...]], prefix: str = "") -> Found:
+    """Where the parameters of an LSTM are, and its sizes, by names and shapes alone.
 
     Raises
     ------
     ValueError
-        If what stands under the prefix is not one LSTM.
+        If what stands under the prefix is not one LSTM or one cell.
     """
     if prefix and not prefix.endswith("."):
         prefix += "."
     names: dict[str, str] = {}
     unknown, layers = [], set()
-    cell = f"{prefix}weight_hh" in shapes
+    pattern = _NAME_OF_CELL if f"{prefix}weight_hh" in shapes else _NAME
     for name in shapes:
         if not isinstance(name, str):
             raise TypeError(f"state_dict: expected names of type str, got {name!r:.80}")
         if not name.startswith(prefix):
             continue
-        match = _NAME.fullmatch(name, len(prefix))
-        if match is None or (match[2] is None) != cell:
+        match = pattern.fullmatch(name, len(prefix))
+        if match is None:
             unknown.append(name)
-            continue
-        layers.add(int(match[2] or 0))
-        names[f"{match[1]}_l{match[2] or 0}{match[3] or ''}"] = name
+        else:
+            names[name.removeprefix(prefix)] = name
+            layers.add(int(match[1]) if pattern is _NAME else 0)
     if unknown or not names:
         raise ValueError(_no_lstm(shapes, prefix, unknown))
     if sorted(layers) != list(range(len(layers))):
         absent = min(set(range(len(layers))) - layers)
         raise ValueError(f"state_dict: has parameters of layer {max(layers)}, none of {absent}")
-    sizes: dict[str, Any] = {
-        "num_layers": len(layers),
-        "bias": any(name.startswith("bias") for name in names),
-        "bidirectional": any(name.endswith("_reverse") for name in names),
-    }
-    return names, _sizes(shapes, names) | sizes
+    sizes: dict[str, Any] = {"bias": any(name.startswith("bias") for name in names)}
+    if pattern is _NAME_OF_CELL:
+        return Found(LSTMCell, names, _sizes(shapes, names, "") | sizes)
+    sizes["num_layers"] = len(layers)
+    sizes["bidirectional"] = any(name.endswith("_reverse") for name in names)
+    return Found(LSTM, names, _sizes(shapes, names, "_l0") | sizes)
 
 
-def _sizes(shapes: Mapping[str, tuple[int, ...]], names: Mapping[str, str]) -> dict[str, int]:
+def _sizes(
+    shapes: Mapping[str, tuple[int, ...]], names: Mapping[str, str], suffix: str
+) -> dict[str, int]:
     """input_size, hidden_size, proj_size of the first layer; all others are checked against it."""
     first = {}
     for kind in ("weight_ih", "weight_hh", "weight_hr"):
-        name = names.get(f"{kind}_l0")
+        name = names.get(kind + suffix)
         if name is None and kind != "weight_hr":
-            raise ValueError(f"state_dict: missing [{f'{kind}_l0'!r}]")
+            raise ValueError(f"state_dict: missing [{kind + suffix!r}]")
         if name is not None:
             if len(shapes[name]) != 2:
                 raise ValueError(f"state_dict[{name!r}]: expected a matrix, got {shapes[name]}")
@@ -196,19 +208,13 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]], names: Mapping[str, str]) -> d
         others = {hidden: "torch.nn.RNN", 3 * hidden: "torch.nn.GRU"}
         hint = f"; they are those of a {others[rows]}" if rows in others else ""
         raise ValueError(
-            f"state_dict[{names['weight_hh_l0']!r}]: expected {4 * hidden} rows, four gates of "
-            f"{hidden} hidden units, got {rows}{hint}"
+            f"state_dict[{names['weight_hh' + suffix]!r}]: expected {4 * hidden} rows, four gates "
+            f"of {hidden} hidden units, got {rows}{hint}"
         )
     sizes = {"input_size": first["weight_ih"][1], "hidden_size": hidden}
     if "weight_hr" in first:
         sizes["proj_size"] = first["weight_hr"][0]
     return sizes
-
-
-def build(config: Mapping[str, Any], arrays: Mapping[str, Array]) -> LSTM:
-    """An LSTM of these options around copies of these arrays; names, shapes, dtypes are checked."""
-    dtype = arrays["weight_ih_l0"].dtype
-    return LSTM._build({**config, "dtype": dtype}, arrays)
 
 
 def _no_lstm(shapes: Mapping[str, Any], prefix: str, unknown: list[str]) -> str:
