@@ -114,7 +114,9 @@ class LSTM(Layer):
     weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, … : numpy.ndarray
         Of shapes (4H, I), (4H, H), (4H,), (4H,), rows in the order i, f, g, o; l1 and so on for
         the layers above (with the width of the layer below for I), a suffix ``_reverse`` for the
-        second direction. Read-only: see `editing`, `load_state_dict`.
+        second direction. Read-only: see `editing`, `load_state_dict`. Options bring more of them:
+        weight_hr_l0 (P, H); peephole_l0 (3H,), of i, f, o; gain_ih_l0, gain_hh_l0 (4H,), gain_c_l0
+        and bias_c_l0 (H,). With proj_size, weight_hh_l0 is (4H, P).
 
     Examples
     --------
