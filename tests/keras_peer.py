@@ -2,6 +2,9 @@
 
 The backend is chosen once for a process, when Keras is first imported, so tests import it through
 here alone: ``keras = import_keras()`` inside of a test or a fixture, never at the head of a module.
+
+A layer of float64 is no oracle for float64: on this backend Keras multiplies its matrices in
+float32 all the same (BIT64_TO_BIT32_DTYPE in keras/src/backend/common/dtypes.py).
 """
 
 from __future__ import annotations
@@ -46,8 +49,18 @@ def randomise(layer: Any, rng: np.random.Generator, scale: float = 0.5) -> None:
 
 
 def run_layer(layer: Any, x: Array, **options: Any) -> Any:
-    """What a layer returns for x (B, T, I): an array, or a list [output, h, c, …]."""
+    """What a layer returns for x (B, T, I): an array, or a list [output, h, c, …].
+
+    Options that are arrays, or lists of them, go in as tensors of their own dtype, as x does: Keras
+    by itself makes float32 of float64.
+    """
     import torch
 
+    def tensors(value: Any) -> Any:
+        if isinstance(value, list):
+            return [tensors(item) for item in value]
+        return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
     with torch.no_grad():
-        return to_numpy(layer(x, **options))
+        options = {name: tensors(value) for name, value in options.items()}
+        return to_numpy(layer(tensors(x), **options))

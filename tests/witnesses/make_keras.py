@@ -1,0 +1,122 @@
+"""Writes keras/: small models in the files that Keras 3 writes, and what it computes with them.
+
+    python -m tests.witnesses.make_keras
+
+Needs Keras with torch and jax; reading the files needs h5py alone. The files of one model that two
+backends wrote differ in nothing but dates and the identities of shared objects: the layout is
+Keras' own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(__file__).with_name("keras")
+BACKENDS = ("torch", "jax")
+STEPS, BATCH, INPUTS = 6, 2, 3
+
+
+def sequential(keras: Any) -> Any:
+    """LSTM layers on top of each other, one in both directions, with other layers around."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((None, INPUTS)),
+            layers.Dense(4, activation="tanh", name="before"),
+            layers.LSTM(5, return_sequences=True, name="first"),
+            layers.Dropout(0.5, name="between"),
+            layers.LSTM(5, return_sequences=True, dropout=0.25, use_bias=False, name="second"),
+            layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both"),
+            layers.Dense(2, name="after"),
+        ],
+        name="sequential",
+    )
+
+
+def functional(keras: Any) -> Any:
+    """Models within a model, cells, a layer used twice, and layers whose names mislead."""
+    layers = keras.layers
+    x = keras.Input((None, INPUTS), name="x")
+    twice = layers.LSTM(INPUTS, return_sequences=True, name="lstm_1")
+    encoder = keras.Sequential(
+        [
+            keras.Input((None, INPUTS)),
+            layers.LSTM(4, return_sequences=True, name="lstm"),
+            layers.LSTM(2, return_sequences=True, name="lstm_2"),
+        ],
+        name="encoder",
+    )
+    cells = [layers.LSTMCell(4), layers.LSTMCell(4)]
+    stacked = layers.RNN(cells, return_sequences=True, name="stacked")
+    y = stacked(encoder(twice(twice(x))))
+    y = keras.ops.add(y, 1.0)
+    last = layers.LSTM(3, name="lstm", return_sequences=True, go_backwards=True)(y)
+    other = layers.GRU(3, name="gru")(y)
+    wide = layers.Bidirectional(layers.GRU(2), name="not_an_lstm")(last)
+    return keras.Model(x, [last, other, wide], name="functional")
+
+
+MODELS = {"sequential": sequential, "functional": functional}
+
+
+def results(keras: Any, model: Any, x: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """What goes into each layer at its first use, and what comes out."""
+    kept: dict[str, Any] = {"x": x}
+
+    def watch(layer: Any, prefix: str) -> None:
+        for inner in getattr(layer, "layers", ()):
+            watch(inner, f"{prefix}{inner.name}/")
+        call = layer.call
+
+        def watched(value: Any, *arguments: Any, **options: Any) -> Any:
+            output = call(value, *arguments, **options)
+            for name, array in (("in", value), ("out", output)):
+                if not isinstance(array, (list, tuple)):
+                    kept.setdefault(f"{prefix}{name}", keras.ops.convert_to_numpy(array))
+            return output
+
+        layer.call = watched
+
+    for layer in model.layers:
+        watch(layer, f"{layer.name}/")
+    model(x)
+    return kept
+
+
+def write(name: str) -> None:
+    """All files of one model, on the backend that this process has."""
+    import keras
+
+    backend = keras.backend.backend()
+    model = MODELS[name](keras)
+    rng = np.random.default_rng(len(name))
+    model.set_weights([0.7 * rng.standard_normal(w.shape) for w in model.weights])
+    model.save(FOLDER / f"{name}-{backend}.keras")
+    if backend == BACKENDS[0]:
+        x = rng.standard_normal((BATCH, STEPS, INPUTS)).astype(np.float32)
+        model.save_weights(FOLDER / f"{name}.weights.h5")
+        model.save(FOLDER / f"{name}.h5")
+        np.savez_compressed(FOLDER / f"{name}.npz", **results(keras, model, x))
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        write(sys.argv[1])
+        return
+    FOLDER.mkdir(exist_ok=True)
+    for backend in BACKENDS:
+        for name in MODELS:
+            command = [sys.executable, "-m", "tests.witnesses.make_keras", name]
+            subprocess.run(command, check=True, env=os.environ | {"KERAS_BACKEND": backend})
+    for path in sorted(FOLDER.iterdir()):
+        print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main()
