@@ -301,7 +301,8 @@ class LSTM(Layer):
             Instead of `lengths`: which steps are valid, wherever they are. A step that is not (a
             hole) is left out in all layers, and x is never read there: the state is held, and
             the output is that of the valid step before, in the order in which its direction runs;
-            zero where there is none. So does Keras (with ``zero_output_for_mask=False``).
+            zero where there is none. So does Keras' LSTM; its Bidirectional has zeros at holes
+            where it returns sequences: ``output * mask[..., np.newaxis]``.
 
         Returns
         -------
