@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import importlib.util
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -182,3 +183,9 @@ def test_the_reference_has_every_public_name() -> None:
         if not name.startswith("_") and not isinstance(vars(module).get(name), ModuleType)
     }
     assert public - shown == set()
+
+
+def test_the_features_have_every_option_of_the_lstm() -> None:
+    text = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"`(\w+)`", text))
+    assert inspect.signature(fastlstm.LSTM).parameters.keys() - shown == set()
