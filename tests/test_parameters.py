@@ -174,6 +174,16 @@ def test_editing_takes_over_when_the_block_ends_and_not_when_it_raises() -> None
 # --- networks ------------------------------------------------------------------------------------
 
 
+def test_parameters_over_somebody_elses_memory() -> None:
+    memory = np.zeros((2, 3))
+    shared = Parameters.over({"weight": memory[:]})
+    memory[1, 2] = 5
+    assert shared["weight"][1, 2] == 5
+    assert np.shares_memory(shared["weight"], memory)
+    with pytest.raises(ValueError, match="read-only"):
+        shared["weight"][...] = 1
+
+
 def test_joined_parameters_are_those_of_the_layers() -> None:
     one, other = Parameters(two_arrays()), Parameters({"weight": np.ones(1)})
     joined = Parameters.join({"first": one, "second": other})

@@ -489,3 +489,19 @@ def test_each_thread_of_a_team_has_enough_to_do(monkeypatch: pytest.MonkeyPatch)
         assert members(teams.LEAST_WORK) == 2
         assert members(8 * teams.LEAST_WORK) == 16
         assert members(1000 * teams.LEAST_WORK) == 64
+
+
+def test_a_limit_is_one_of_the_python_thread_that_set_it() -> None:
+    much = 100 * teams.ASLEEP * teams.LEAST_WORK
+    with set_num_threads(3):
+        with teams.at_most(2), teams.at_most(5):
+            assert members(much) == 2
+            assert members(much, blas=True) <= 2
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(members, much).result() == 3
+            with teams.at_most(1):
+                assert members(much) == 1
+            assert members(much) == 2
+        assert members(much) == 3
+        with teams.at_most(8):
+            assert members(much) == 3

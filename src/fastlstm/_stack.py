@@ -211,11 +211,16 @@ class Stack:
         d_output: Array,
         d_h: Array,
         d_c: Array,
+        *,
+        need_x: bool = True,
+        need_weights: bool = True,
     ) -> tuple[Array, dict[str, Array]]:
         """All layers, the last one first: (rows, width) -> (rows, I), and the parameters' grads.
 
         d_h, d_c (layers · directions, B, H) come as gradients of the final states and become
         those of the initial ones. `layers` is emptied: what a layer kept is let go after its turn.
+        What the caller does not need may be left out: no number in the gradient of x means
+        anything then, and there are no grads.
         """
         grads: dict[str, Array] = {}
         for directions in reversed(self.layers):
@@ -227,6 +232,7 @@ class Stack:
                     parameters, weights, packing, direction, run, d_x,
                     d_output[:, direction.columns],
                     d_h[direction.index], d_c[direction.index],
+                    need_x=need_x or not first, need_weights=need_weights,
                 )  # fmt: skip
                 run.release()
             # The output of this layer was the input of the one above, which has had its turn.
@@ -238,7 +244,7 @@ class Stack:
             d_output = d_x
             if kept.mask is not None:
                 kept.mask.times(d_x, out=d_x)
-        return d_output, {name: grads[name] for name in parameters}
+        return d_output, {name: grads[name] for name in parameters if need_weights}
 
     def _run_direction(
         self,
@@ -296,6 +302,9 @@ class Stack:
         d_output: Array,
         d_h: Array,
         d_c: Array,
+        *,
+        need_x: bool,
+        need_weights: bool,
     ) -> dict[str, Array]:
         """Gradients of one direction. The first direction writes d_x, the second adds to it."""
         if isinstance(run, VariantRun):
@@ -310,8 +319,11 @@ class Stack:
                     weights.backward_hh(direction.suffix, run.hh_mask), packing.offsets,
                     *self._split(packing, threads, packed, GATES), direction.backwards, packed,
                 )  # fmt: skip
-        weight_ih = parameters[direction.weight_ih]
-        _products.matmul(run.gates, weight_ih, out=d_x, accumulate=direction.second)
+        if need_x:
+            weight_ih = parameters[direction.weight_ih]
+            _products.matmul(run.gates, weight_ih, out=d_x, accumulate=direction.second)
+        if not need_weights:
+            return {}
         d_ih, d_hh, d_bias = self._weight_grads(packing, run, direction.backwards)
         grads = {direction.weight_ih: d_ih, direction.weight_hh: d_hh}
         if self.bias:

@@ -50,6 +50,17 @@ class Parameters(Mapping[str, Array]):
         joined._share(dict(parts))
         return joined
 
+    @classmethod
+    def over(cls, arrays: Mapping[str, Array]) -> Parameters:
+        """Parameters that share the memory of these C-contiguous arrays, and freeze the arrays.
+
+        Who writes to that memory by another way makes new parameters over it afterwards: the
+        version of these does not move.
+        """
+        shared = cls.__new__(cls)
+        shared._own(dict(arrays), [0])
+        return shared
+
     def _own(self, arrays: dict[str, Array], counter: list[int]) -> None:
         self._parts: dict[str, Parameters] | None = None  # of a network
         self._owned = arrays

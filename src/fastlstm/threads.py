@@ -114,6 +114,29 @@ class _Restore:
         _num_threads = self._before
 
 
+class _Limit(threading.local):
+    """The most threads that calls of one Python thread may use, below what the process may."""
+
+    most = MOST_THREADS
+
+
+_limit = _Limit()
+
+
+@contextmanager
+def at_most(num_threads: int) -> Iterator[None]:
+    """No call of this Python thread has more threads inside of `with`.
+
+    For code that runs within a framework whose own setting its user expects to hold.
+    """
+    before = _limit.most
+    _limit.most = min(before, num_threads)
+    try:
+        yield
+    finally:
+        _limit.most = before
+
+
 def _is_numpys(library: str) -> bool:
     return bool({"numpy.libs", "numpy"} & set(Path(library).parts[-3:-1]))
 
@@ -247,7 +270,8 @@ def team(work: float, *, blas: bool) -> AbstractContextManager[int]:
 
 def _members(work: float) -> int:
     """Threads of a team: each has enough to do."""
-    return int(min(_num_threads, 2 * work / LEAST_WORK)) if LEAST_WORK else _num_threads
+    most = min(_num_threads, _limit.most)
+    return int(min(most, 2 * work / LEAST_WORK)) if LEAST_WORK else most
 
 
 _ALONE = nullcontext(1)
