@@ -133,29 +133,20 @@ class Operator:
     """A node of one of these operators, ready to be called with its inputs (None where absent)."""
 
     def __init__(self, node: Any, opset: int) -> None:
-        onnx = import_extra("onnx", extra="onnx", purpose="ONNX models")
-        helper = onnx.helper
-        # Names of its own: a graph may leave out inputs and outputs, and use one name twice.
-        copied = onnx.NodeProto()
-        copied.CopyFrom(node)
-        copied.domain = ""
-        self._inputs = [f"input_{k}" if name else "" for k, name in enumerate(node.input)]
-        outputs = [f"output_{k}" for k in range(len(node.output))]
-        copied.input[:], copied.output[:] = self._inputs, outputs
+        helper = import_extra("onnx.helper", extra="onnx", purpose="ONNX models")
+        # A copy: a part of a model would keep all of it alive.
+        node = type(node).FromString(node.SerializeToString())
+        ops = import_extra("onnx.reference.ops", extra="onnx", purpose="ONNX models")
         self._attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        self._bound = OPERATORS[node.op_type]
         self._last_axis = None
         if opset < 13 and node.op_type in ("Softmax", "LogSoftmax"):
             # It ran over all axes from this one on, flattened, and its default was another one.
-            self._last_axis = self._attributes.setdefault("axis", 1)
-            del copied.attribute[:]
-            copied.attribute.append(helper.make_attribute("axis", -1))
-        self._bound = OPERATORS[node.op_type]
-        values = [
-            [helper.make_empty_tensor_value_info(name) for name in names if name]
-            for names in (self._inputs, outputs)
-        ]
-        graph = helper.make_graph([copied], "node", *values)
-        self._evaluator = onnx.reference.ReferenceEvaluator(graph, opsets={"": opset})
+            self._last_axis = self._attributes.get("axis", 1)
+            node = helper.make_node(node.op_type, node.input, node.output, axis=-1)
+        # As its own method `create` makes one, which always takes the newest operators.
+        parameters = {"log": _ignore, "opsets": {"": opset}, "verbose": 0, "new_ops": None}
+        self._run = ops.load_op("", node.op_type, opset)(node, parameters).run
 
     def bound(self, inputs: Arrays) -> int:
         """Bytes that the results take at most; eight for an element."""
@@ -168,10 +159,13 @@ class Operator:
                 raise ValueError(
                     f"before opset 13 and from axis {self._last_axis} of {axes} on is not supported"
                 )
-        feeds = {name: a for name, a in zip(self._inputs, inputs, strict=True) if name}
-        outputs: Sequence[Array] = self._evaluator.run(None, feeds)
+        outputs: Sequence[Array] = self._run(*inputs)
         for output in outputs:
             if not isinstance(output, np.ndarray) or output.dtype.kind not in _KINDS:
                 kind = getattr(output, "dtype", type(output).__name__)
                 raise TypeError(f"a result of the type {kind} is not supported")
         return outputs
+
+
+def _ignore(*_: object) -> None:
+    """Where the reference implementations log."""
