@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from fastlstm import LSTM
+from fastlstm._variants import ACTIVATIONS
 from fastlstm.interop.onnx import load, read_lstms, save, to_onnx
-from tests.interop.onnx.cases import ACTIVATIONS, Node, nodes
+from tests.interop.onnx.cases import Node, nodes
 from tests.support import (
     Array,
     State,
@@ -27,36 +27,30 @@ from tests.support import (
     tolerance_of,
 )
 
-_HAS = set(signature(LSTM).parameters)
 NEWEST = onnx.defs.onnx_opset_version()
+
+
+ACTIVATIONS_OF_LAYERS = [
+    ("sigmoid", "tanh", "tanh"),
+    (("hard_sigmoid", 0.25, 0.5), "tanh", "softsign"),
+    (("affine", 0.25, 0.5), "softplus", ("leaky_relu", 0.125)),
+    ("sigmoid", ("thresholded_relu", 0.125), "relu"),
+]
 
 
 @st.composite
 def layers(draw: st.DrawFn, dtype: Any = np.float32, *, variants: bool = True) -> LSTM:
-    """A layer of any of the options that ONNX knows; without `variants`, of torch's alone."""
+    """A layer of any of the options that ONNX knows; without `variants`, as its reference does."""
     options: dict[str, Any] = {
-        name: draw(st.booleans()) for name in ("bias", "batch_first", "bidirectional")
+        name: draw(st.booleans()) for name in ("bias", "batch_first", "bidirectional", "peepholes")
     }
     sizes = [draw(st.integers(1, most)) for most in (4, 5, 3)]
-    if "reverse" in _HAS and not options["bidirectional"]:
-        options["reverse"] = draw(st.booleans())
-    if "peepholes" in _HAS:
-        options["peepholes"] = draw(st.booleans())
-    if variants and "clip" in _HAS:
+    options["reverse"] = not options["bidirectional"] and draw(st.booleans())
+    if variants:
         options["clip"] = draw(st.sampled_from([None, 0.25, 1.0]))
         options["input_forget"] = draw(st.booleans())
-        options["activations"] = draw(st.sampled_from(_activations()))
+        options["activations"] = draw(st.sampled_from(ACTIVATIONS_OF_LAYERS))
     return LSTM(*sizes, **options, dtype=dtype, rng=draw(st.integers(0, 2**32 - 1)))
-
-
-def _activations() -> list[tuple[Any, ...]]:
-    return [
-        ("sigmoid", "tanh", "tanh"),
-        ("hard_sigmoid", "tanh", "softsign"),
-        (("hard_sigmoid", 0.25, 0.5), ("leaky_relu", 0.125), ("scaled_tanh", 0.5, 0.75)),
-        (("affine", 0.25, 0.5), "softplus", ("elu", 0.5)),
-        ("sigmoid", ("thresholded_relu", 0.125), "relu"),
-    ]
 
 
 @st.composite
@@ -153,18 +147,20 @@ def test_a_file_is_that_model(tmp_path: Path) -> None:
 
 
 def test_dropout_acts_in_training_alone() -> None:
-    with_dropout, without = LSTM(2, 3, 2, dropout=0.5, rng=0), LSTM(2, 3, 2, rng=0)
-    assert to_onnx(with_dropout) == to_onnx(without)
+    options = ("dropout", "input_dropout", "recurrent_dropout", "weight_dropout")
+    with_dropout = LSTM(2, 3, 2, rng=0, locked_dropout=True, **dict.fromkeys(options, 0.5))
+    assert to_onnx(with_dropout) == to_onnx(LSTM(2, 3, 2, rng=0))
 
 
-REFUSED = {"proj_size": 2, "layer_norm": True, "zoneout": 0.1}
-
-
-@pytest.mark.parametrize("name", [name for name in REFUSED if name in _HAS])
-def test_what_onnx_has_no_words_for_is_named(name: str) -> None:
-    lstm = LSTM(2, 3, rng=0, **{name: REFUSED[name]})
+@pytest.mark.parametrize(
+    "option",
+    [{"proj_size": 2}, {"layer_norm": True}, {"zoneout": 0.1}, {"zoneout": (0.0, 0.1)}],
+    ids=repr,
+)
+def test_what_onnx_has_no_words_for_is_named(option: dict[str, Any]) -> None:
+    (name,) = option
     with pytest.raises(ValueError, match=f"lstm: ONNX's LSTM has nothing like {name}="):
-        to_onnx(lstm)
+        to_onnx(LSTM(2, 3, rng=0, **option))
 
 
 @pytest.mark.parametrize(
@@ -185,9 +181,19 @@ def test_arguments_are_checked(
         to_onnx(**({"lstm": LSTM(2, 3, rng=0)} | arguments))
 
 
-def test_every_activation_has_a_name_on_both_sides() -> None:
-    from fastlstm.interop.onnx._lstm_node import _ACTIVATIONS
-
-    assert set(_ACTIVATIONS) == set(ACTIVATIONS)
-    for name, (_, defaults) in _ACTIVATIONS.items():
-        assert len(defaults) == sum(ACTIVATIONS[name])
+@pytest.mark.oracle
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_is_onnx_runtimes(name: str, place: int) -> None:
+    """With and without numbers, in each of the three places."""
+    runtime = pytest.importorskip("onnxruntime")
+    numbers = (0.25, 0.5)[: len(ACTIVATIONS[name])]
+    x = normal(np.random.default_rng(0), (4, 3, 5), np.float32) * np.float32(2)
+    for activation in (name, (name, *numbers)):
+        activations: list[Any] = ["sigmoid", "tanh", "tanh"]
+        activations[place] = activation
+        lstm = LSTM(5, 6, activations=activations, bidirectional=place == 1, rng=0)
+        session = runtime.InferenceSession(
+            to_onnx(lstm).SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        assert_results(lstm, (x, None, None), session.run(None, {"x": x}))

@@ -62,7 +62,7 @@ def to_onnx(lstm: LSTM, *, state: bool = False, lengths: bool = False, opset: in
 
     Its input is "x", its outputs are "output", "h_n" and "c_n", in the shapes that the layer has
     them in, with any T and B. Dropouts and weight dropout, which act in training alone, are left
-    out. ONNX Runtime runs float32 alone.
+    out. ONNX keeps clip and the numbers of activations in float32. ONNX Runtime runs float32 alone.
 
     Parameters
     ----------

@@ -13,31 +13,23 @@ import numpy as np
 
 from fastlstm._extras import import_extra
 from fastlstm._validate import Array
+from fastlstm._variants import ACTIVATIONS, PLAIN, Activation
 from fastlstm.lstm import LSTM, State
 
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 _OURS, _THEIRS = (0, 2, 3, 1), (0, 3, 1, 2)  # blocks of i, o, f, c -> i, f, g, o and back
 _PEEPHOLES = (0, 2, 1)  # blocks of i, o, f -> i, f, o, and back
 
-# Every activation with the alpha and beta that it takes where a node does not give them: those of
-# ONNX's operator of the same name. None where there is no such operator.
-_ACTIVATIONS: dict[str, tuple[str, tuple[float | None, ...]]] = {
-    "Affine": ("affine", (None, None)),
-    "Relu": ("relu", ()),
-    "LeakyRelu": ("leaky_relu", (0.01,)),
-    "ThresholdedRelu": ("thresholded_relu", (1.0,)),
-    "Tanh": ("tanh", ()),
-    "ScaledTanh": ("scaled_tanh", (None, None)),
-    "Sigmoid": ("sigmoid", ()),
-    "HardSigmoid": ("hard_sigmoid", (0.2, 0.5)),
-    "Elu": ("elu", (1.0,)),
-    "Softsign": ("softsign", ()),
-    "Softplus": ("softplus", ()),
-}
-_READ = {name.lower(): entry for name, entry in _ACTIVATIONS.items()}
-_WRITTEN = {ours: (name, defaults) for name, (ours, defaults) in _ACTIVATIONS.items()}
-_PLAIN = ("sigmoid", "tanh", "tanh")
-Activation = str | tuple[str | float, ...]
+_ACTIVATIONS = {
+    "Affine": "affine", "Relu": "relu", "LeakyRelu": "leaky_relu",
+    "ThresholdedRelu": "thresholded_relu", "Tanh": "tanh", "ScaledTanh": "scaled_tanh",
+    "Sigmoid": "sigmoid", "HardSigmoid": "hard_sigmoid", "Elu": "elu", "Softsign": "softsign",
+    "Softplus": "softplus",
+}  # fmt: skip
+_READ = {theirs.lower(): ours for theirs, ours in _ACTIVATIONS.items()}
+_WRITTEN = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+# A node may leave out alpha and beta where ONNX has an operator of the same name, with defaults.
+_WITHOUT_DEFAULTS = ("affine", "scaled_tanh")
 
 
 class LSTMNode:
@@ -100,16 +92,11 @@ class LSTMNode:
                 weights[f"bias_hh{suffix}"] = _reorder(b_hh, _OURS)
             if P is not None:
                 weights[f"peephole{suffix}"] = _reorder(P[k], _PEEPHOLES)
-        options = {
-            "batch_first": self.batch_first, "bidirectional": direction == "bidirectional",
-            "reverse": direction == "reverse", "peepholes": P is not None, "clip": self.clip,
-            "input_forget": self.input_forget,
-            "activations": activations if activations != _PLAIN else None,
-        }  # fmt: skip
         config = {
             "input_size": W.shape[2], "hidden_size": R.shape[2], "bias": B is not None,
-            "dtype": W.dtype,
-            **{name: value for name, value in options.items() if value},
+            "batch_first": self.batch_first, "bidirectional": direction == "bidirectional",
+            "reverse": direction == "reverse", "peepholes": P is not None, "clip": self.clip,
+            "input_forget": self.input_forget, "activations": activations, "dtype": W.dtype,
         }  # fmt: skip
         return LSTM._build(config, weights)
 
@@ -128,13 +115,13 @@ def _read_activations(
     for name in names:
         if name.lower() not in _READ:
             raise ValueError(f"an unknown activation {name!r}")
-        ours, defaults = _READ[name.lower()]
-        values: list[float] = []
-        for given, default in zip((alphas, betas), defaults, strict=False):
-            value = next(given, default)
-            if value is None:
-                raise ValueError(f"the activation {name} without its activation_alpha and _beta")
-            values.append(float(value))
+        ours = _READ[name.lower()]
+        values = [
+            next(given, None if ours in _WITHOUT_DEFAULTS else default)
+            for given, default in zip((alphas, betas), ACTIVATIONS[ours], strict=False)
+        ]
+        if None in values:
+            raise ValueError(f"the activation {name} without its activation_alpha and _beta")
         read.append((ours, *values) if values else ours)
     return tuple(tuple(read[k : k + 3]) for k in range(0, len(read), 3))
 
@@ -151,39 +138,37 @@ def node_weights(lstm: LSTM, layer: int) -> dict[str, Array]:
     if lstm.bias:
         biases = [stacked(kind, _THEIRS) for kind in ("bias_ih", "bias_hh")]
         tensors["B"] = np.concatenate(biases, axis=1)
-    if f"peephole_l{layer}" in weights:
+    if lstm.peepholes:
         tensors["P"] = stacked("peephole", _PEEPHOLES)
     return tensors
 
 
 def node_attributes(lstm: LSTM) -> dict[str, Any]:
     """The attributes of a layer's nodes; those with their default are left out."""
-    config = lstm.get_config()
     attributes: dict[str, Any] = {"hidden_size": lstm.hidden_size}
-    if lstm.bidirectional:
-        attributes["direction"] = "bidirectional"
-    elif config.get("reverse"):
-        attributes["direction"] = "reverse"
-    if config.get("clip") is not None:
-        attributes["clip"] = config["clip"]
-    if config.get("input_forget"):
+    if lstm.bidirectional or lstm.reverse:
+        attributes["direction"] = "bidirectional" if lstm.bidirectional else "reverse"
+    if lstm.clip is not None:
+        attributes["clip"] = lstm.clip
+    if lstm.input_forget:
         attributes["input_forget"] = 1
-    return attributes | _write_activations(config.get("activations", _PLAIN), lstm.bidirectional)
+    return attributes | _write_activations(lstm.activations, lstm.bidirectional)
 
 
-def _write_activations(activations: Sequence[Any], bidirectional: bool) -> dict[str, Any]:
+def _write_activations(activations: Sequence[Activation], bidirectional: bool) -> dict[str, Any]:
     """The attributes for f, g, h; a name, or a name with its alpha and beta."""
-    named: list[list[Any]] = [[a] if isinstance(a, str) else list(a) for a in activations]
-    if [name for name, *_ in named] == list(_PLAIN):
+    if tuple(activations) == PLAIN:
         return {}
     attributes: dict[str, list[Any]] = {"activations": []}
-    for ours, *values in named * (2 if bidirectional else 1):
-        theirs, defaults = _WRITTEN[ours]
-        attributes["activations"].append(theirs)
+    for activation in (*activations, *activations)[: 6 if bidirectional else 3]:
+        ours, given = (
+            (activation, ()) if isinstance(activation, str) else (activation[0], activation[1:])
+        )
+        attributes["activations"].append(_WRITTEN[ours])
         # What takes a value is always given one: runtimes differ in what they take otherwise.
-        values.extend(defaults[len(values) :])
+        values = (*given, *ACTIVATIONS[ours][len(given) :])
         for key, value in zip(("activation_alpha", "activation_beta"), values, strict=False):
-            attributes.setdefault(key, []).append(float(value))
+            attributes.setdefault(key, []).append(value)
     return attributes
 
 
