@@ -31,6 +31,7 @@ default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True  # np.float32, not <class "numpy.float32">
 autodoc_typehints = "none"  # numpydoc sections say more: shapes, dtypes, ranges
+autodoc_mock_imports = ["torch"]  # too large to install for the one class that derives from its own
 numpydoc_show_class_members = False  # the pages of the reference list them
 
 html_theme = "furo"

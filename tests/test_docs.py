@@ -172,7 +172,7 @@ def test_the_reference_has_every_public_name() -> None:
     shown, module = set(), ""
     for path in sorted(ROOT.glob("docs/api/*.md")):
         text = path.read_text(encoding="utf-8")
-        for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)$", text, re.MULTILINE):
+        for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)", text, re.MULTILINE):
             if kind == "currentmodule":
                 module = name
             shown.add(name if name.startswith("fastlstm") else f"{module}.{name}")
