@@ -53,8 +53,8 @@ _HOMES = {
     "Trainer": "training",
 }
 _MODULES = (
-    "cell", "checkpoints", "init", "layers", "losses", "optim", "reference", "rnn", "saving", "schedules",
-    "storage", "training",
+    "cell", "checkpoints", "init", "layers", "losses", "optim", "reference", "rnn", "saving",
+    "schedules", "storage", "training",
 )  # fmt: skip
 
 
