@@ -161,7 +161,7 @@ def test_what_is_required_is_what_is_imported() -> None:
     Those of the extra `peers` are for benchmarks/ alone.
     """
     named = {"numpy", "scipy", "threadpoolctl", "safetensors", "tqdm", "matplotlib"}
-    named |= {"torch", "h5py", "onnx"}
+    named |= {"torch", "h5py", "keras", "onnx"}
     lines = [line for line in requires("fastlstm") or [] if 'extra == "peers"' not in line]
     required = {line.split(">")[0].split(";")[0].strip() for line in lines}
     assert required == named

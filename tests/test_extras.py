@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -11,64 +12,81 @@ from fastlstm._extras import import_extra
 from tests.processes import ROOT, run_python
 
 WITNESSES = Path(__file__).parent / "witnesses"
-# For each optional package the public calls that need it, and the extra that brings it along. In
-# each, `path` is a file of the kind that the call reads or writes.
-SETUP = """
+# For each optional package the public calls that need it, and the extra that brings it along: with
+# `path`, a file of the kind that the call reads.
+SAVED = "saved/lstm.safetensors"
+CALLS = {
+    ("safetensors", "train"): [
+        (SAVED, "storage.save(path, 'lstm', {}, {})"),
+        (SAVED, "storage.load(path)"),
+        (SAVED, "fastlstm.save(lstm, path)"),
+        (SAVED, "fastlstm.load(path)"),
+        (SAVED, "checkpoints.load(path)"),
+        (SAVED, "CharacterModel.load(path)"),
+        (SAVED, "CharacterModel('ab').save(path)"),
+        (SAVED, "fastlstm.Trainer(lstm, sgd, checkpoint=path, progress=False)"),
+    ],
+    ("tqdm", "train"): [(SAVED, "fastlstm.Trainer(lstm, sgd)")],
+    ("safetensors", "torch"): [
+        ("torch/bare.safetensors", "torch.from_file(path)"),
+        ("torch/bare.safetensors", "torch.read_state_dict(path)"),
+    ],
+    ("torch", "torch"): [
+        ("torch/bare.pt", "torch.from_file(path)"),
+        ("torch/bare.pt", "torch.read_state_dict(path)"),
+        (SAVED, "torch.to_torch(lstm)"),
+    ],
+    ("onnx", "onnx"): [
+        ("onnx/torch_ragged.onnx", "onnx.load(path)"),
+        ("onnx/torch_ragged.onnx", "onnx.read_lstms(path)"),
+        (SAVED, "onnx.to_onnx(lstm)"),
+        (SAVED, "onnx.save(lstm, path + '.new')"),
+    ],
+    ("h5py", "keras"): [
+        ("keras/functional.h5", "keras.load(path)"),
+        ("keras/functional-torch.keras", "keras.load(path)"),
+        ("keras/functional.weights.h5", "keras.load(path)"),
+        (SAVED, "keras.save(lstm, path + '.new.keras')"),
+        (SAVED, "keras.save_weights(lstm, path + '.new.weights.h5')"),
+    ],
+    ("keras", "keras"): [(SAVED, "keras.to_keras(lstm)")],
+}
+PROGRAM = """
 import sys
 sys.modules[{package!r}] = None
-import fastlstm, numpy as np
+import fastlstm
 from fastlstm import checkpoints, storage
-from fastlstm.interop import onnx as our_onnx, torch as our_torch
+from fastlstm.interop import keras, onnx, torch
 from fastlstm.tasks.language_model import CharacterModel
-path = {path!r}
 lstm = fastlstm.LSTM(2, 3, rng=0)
-try:
-    {call}
-except ImportError as error:
-    print(type(error).__name__, error.name, "|", error)
-else:
-    print("no error")
+sgd = fastlstm.SGD(lstm.parameters(), 0.1)
+for path, call in {calls!r}:
+    try:
+        eval(call)
+    except ImportError as error:
+        print(call, "|", type(error).__name__, error.name, "|", error)
+    else:
+        print(call, "| no error")
 """
-TRAINER = (
-    "fastlstm.Trainer(lstm, fastlstm.SGD(lstm.parameters(), 0.1), checkpoint=path, progress={})"
-)
-SAVED = "saved/lstm.safetensors"
-ONNX = "onnx/torch_ragged.onnx"
-CALLS = [
-    ("safetensors", "train", SAVED, "storage.save(path, 'lstm', {}, {})"),
-    ("safetensors", "train", SAVED, "storage.load(path)"),
-    ("safetensors", "train", SAVED, "fastlstm.save(lstm, path)"),
-    ("safetensors", "train", SAVED, "fastlstm.load(path)"),
-    ("safetensors", "train", SAVED, "checkpoints.load(path)"),
-    ("safetensors", "train", SAVED, "CharacterModel.load(path)"),
-    ("safetensors", "train", SAVED, "CharacterModel('ab').save(path)"),
-    ("safetensors", "train", SAVED, TRAINER.format(False)),
-    ("tqdm", "train", SAVED, TRAINER.format(True)),
-    ("safetensors", "torch", "torch/bare.safetensors", "our_torch.from_file(path)"),
-    ("safetensors", "torch", "torch/bare.safetensors", "our_torch.read_state_dict(path)"),
-    ("torch", "torch", "torch/bare.pt", "our_torch.from_file(path)"),
-    ("torch", "torch", "torch/bare.pt", "our_torch.read_state_dict(path)"),
-    ("torch", "torch", SAVED, "our_torch.to_torch(lstm)"),
-    ("onnx", "onnx", ONNX, "our_onnx.load(path)"),
-    ("onnx", "onnx", ONNX, "our_onnx.read_lstms(path)"),
-    ("onnx", "onnx", ONNX, "our_onnx.to_onnx(lstm)"),
-    ("onnx", "onnx", ONNX, "our_onnx.save(lstm, path + '.new')"),
-]
 
 
-def error_of(package: str, path: str, call: str) -> str:
-    code = SETUP.format(package=package, path=str(WITNESSES / path), call=call)
-    return run_python("-c", code).strip()
+@pytest.mark.parametrize(("package", "extra"), CALLS)
+def test_a_call_that_needs_an_extra_says_which(package: str, extra: str) -> None:
+    calls = [(str(WITNESSES / path), call) for path, call in CALLS[package, extra]]
+    lines = run_python("-c", PROGRAM.format(package=package, calls=calls)).splitlines()
+    for line, (_, call) in zip(lines, calls, strict=True):
+        assert line.startswith(f"{call} | ImportError {package} | "), line
+        assert f"need {package}" in line
+        assert f"pip install 'fastlstm[{extra}]'" in line
 
 
-@pytest.mark.parametrize(("package", "extra", "path", "call"), CALLS)
-def test_a_call_that_needs_an_extra_says_which(
-    package: str, extra: str, path: str, call: str
-) -> None:
-    error = error_of(package, path, call)
-    assert error.startswith(f"ImportError {package} | "), error
-    assert f"need {package}" in error
-    assert f"pip install 'fastlstm[{extra}]'" in error
+def test_an_extra_brings_along_what_it_is_named_for() -> None:
+    brought = {
+        (re.split(r"[<>=;\s]", line)[0], re.findall(r'extra == "(\w+)"', line)[0])
+        for line in requires("fastlstm") or []
+        if "extra ==" in line
+    }
+    assert {*CALLS, ("matplotlib", "plot")} <= brought
 
 
 def test_without_matplotlib_there_is_no_plot_and_a_line_says_how_to_get_it() -> None:
