@@ -6,6 +6,7 @@ import ast
 import sys
 from importlib.metadata import requires
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -59,6 +60,15 @@ def test_every_name_is_there_and_is_found_by_all_that_look() -> None:
         "-c", f"import fastlstm\nfor name in {names}: print(getattr(fastlstm, name).__name__)"
     )
     assert [line.removeprefix("fastlstm.") for line in printed.split()] == names
+
+
+def test_a_star_imports_all_names() -> None:
+    names: dict[str, object] = {}
+    exec("from fastlstm import *", names)
+    assert {*fastlstm._HOMES, "LSTM", "get_num_threads", "__version__"} <= set(names)
+    given = {name for name, value in vars(fastlstm).items() if not isinstance(value, ModuleType)}
+    public = {name for name in given if not name.startswith("_")} - {"TYPE_CHECKING"}
+    assert set(fastlstm.__all__) == public | {"__version__"}
 
 
 def test_type_checkers_see_the_same_names_from_the_same_modules() -> None:

@@ -56,6 +56,11 @@ _MODULES = (
     "cell", "checkpoints", "init", "layers", "losses", "optim", "reference", "rnn", "saving",
     "schedules", "storage", "training",
 )  # fmt: skip
+__all__ = [  # written out for type checkers
+    "LSTM", "RNN", "SGD", "Adam", "AdamW", "Dropout", "Embedding", "LSTMCell", "Linear",
+    "Parameters", "Stream", "Trainer", "__version__", "clip_grad_norm", "get_num_threads", "load",
+    "mean_squared_error", "save", "set_num_threads", "show_config", "softmax_cross_entropy",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -9,12 +9,12 @@ archive is refused before (torch writes none), and so are tensors larger than th
 from __future__ import annotations
 
 import os
-import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 from fastlstm._extras import import_extra
@@ -191,7 +191,7 @@ def _torch_entries(path: Path, file: BinaryIO, size: int) -> Mapping[str, Entry]
         file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
         return dict(_tensors(path, torch, content))
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise FormatError(
             f"{path}: torch.load(…, weights_only=True) refuses it: expected the state_dict() of a "
             "module, got a file that is damaged or holds more than tensors (the module itself, say)"
