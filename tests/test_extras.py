@@ -35,6 +35,7 @@ CALLS = {
         ("torch/bare.pt", "torch.from_file(path)"),
         ("torch/bare.pt", "torch.read_state_dict(path)"),
         (SAVED, "torch.to_torch(lstm)"),
+        (SAVED, "torch.LSTM(2, 3)"),
     ],
     ("onnx", "onnx"): [
         ("onnx/torch_ragged.onnx", "onnx.load(path)"),
