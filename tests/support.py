@@ -73,7 +73,12 @@ def layer_of(case: Case, dtype: Any, **options: Any) -> LSTM:
 
 
 def run_case(
-    case: Case, dtype: Any, rng: np.random.Generator | None = None, **options: Any
+    case: Case,
+    dtype: Any,
+    rng: np.random.Generator | None = None,
+    *,
+    checkpoint: bool = False,
+    **options: Any,
 ) -> dict[str, Array]:
     """Our results for a case, forward and backward, under the names that the witnesses have."""
 
@@ -83,8 +88,9 @@ def run_case(
     lstm = layer_of(case, dtype, **options)
     d_output = None if case.d_output is None else case.d_output.astype(dtype)
     output, (h_n, c_n), tape = lstm.forward(
-        case.x.astype(dtype), cast(case.state), lengths=case.lengths, rng=rng
-    )
+        case.x.astype(dtype), cast(case.state), lengths=case.lengths, rng=rng,
+        checkpoint=checkpoint,
+    )  # fmt: skip
     d_x, (d_h_0, d_c_0), grads = lstm.backward(tape, d_output, cast(case.d_state))
     results = {"output": output, "h_n": h_n, "c_n": c_n, "d_x": d_x}
     if case.state is not None:

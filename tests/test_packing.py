@@ -134,6 +134,31 @@ def test_blocks_share_out_all_sequences(problem: tuple[int, int, Array | None], 
         assert ordered[first:last].sum() <= packing.rows / (len(blocks) - 1) + steps
 
 
+@given(batches(), st.data())
+def test_a_part_is_the_layout_of_its_rows(
+    problem: tuple[int, int, Array | None], data: st.DataObject
+) -> None:
+    """... of sequences cut to those steps, the longest first as before."""
+    packing = Packing(*problem)
+    longest = len(packing.active)
+    assume(longest > 0)
+    first = data.draw(st.integers(0, longest - 1))
+    last = data.draw(st.integers(first + 1, longest))
+    part = packing.part(first, last)
+    assert part.active.tolist() == packing.active[first:last].tolist()
+    assert (
+        part.offsets.tolist()
+        == (packing.offsets[first : last + 1] - packing.offsets[first]).tolist()
+    )
+    assert part.batch == packing.active[first]
+    assert part.equal == (len(set(part.active.tolist())) == 1)
+    numbers = np.arange(part.rows, dtype=np.float64)[:, np.newaxis]
+    assert part.pack(part.unpack(numbers)).tolist() == numbers.tolist()
+    assert part.sort(np.arange(part.batch)[np.newaxis, :, np.newaxis]).ravel().tolist() == [
+        *range(part.batch)
+    ]
+
+
 def test_equal_lengths_are_balanced_and_not_copied() -> None:
     packing = Packing(5, 8)
     assert packing.blocks(4).tolist() == [0, 2, 4, 6, 8]

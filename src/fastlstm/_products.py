@@ -54,7 +54,7 @@ def linear(
         return matmul(x, weight, transpose_b=True, out=output, accumulate=bias is not None)
     if len(x):
         with team(2.0 * len(x) * weight.size, blas=False) as threads:
-            _core.matmul_panels(output, bias, x, panels, threads)
+            _core.matmul_panels(output, bias, x, panels, False, threads)
     return output
 
 

@@ -6,7 +6,6 @@ checks what callers hand in and knows their layouts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,9 +14,11 @@ import numpy as np
 
 from fastlstm import _core, _products, _scratch
 from fastlstm._dropout import NO_MASKS, Masks, RowMask
+from fastlstm._gradients import Run, Segment, WeightSums
+from fastlstm._recompute import activations, in_order, segments, whole
 from fastlstm._validate import Array
 from fastlstm._variants import PLAIN_CELL, Variant, VariantRun, run_backward, run_forward
-from fastlstm._weights import GATES, WeightCache, is_packed, unit_shares
+from fastlstm._weights import GATES, WeightCache, is_packed, padded_gates, unit_shares
 from fastlstm.packing import Packing
 from fastlstm.parameters import Parameters
 from fastlstm.threads import team
@@ -35,24 +36,6 @@ LEAST_STEP_WORK = 15_000
 # Bytes of gate gradients whose rows make one run of the sums for the weights' gradients: enough
 # work for threads to share in each run. The cuts are part of what a gradient's bits depend on.
 RUN_BYTES = 1 << 22
-
-
-@dataclass
-class Run:
-    """What backward needs of one layer in one direction."""
-
-    x: Array  # (rows, layer input)
-    h: Array  # (rows, H), a column slice of the layer's output
-    c: Array  # (rows, H)
-    gates: Array  # (rows, 4H), activated
-    h_0: Array  # (B, H)
-    c_0: Array
-    zero_state: bool
-    hh_mask: Array | None = None  # (4H, H), on W_hh
-
-    def release(self) -> None:
-        """Give the arrays back that nobody else sees."""
-        _scratch.give(self.gates, self.c)
 
 
 @dataclass
@@ -104,6 +87,15 @@ class Stack:
     def state_size(self) -> int:
         """Features of h: those of c, unless it is projected."""
         return self.variant.proj_size or self.hidden_size
+
+    def is_plain(self, masks: Masks) -> bool:
+        """Whether the fast loop serves: the cell has no options, and no masks of its own."""
+        return self.variant.plain and not masks.touch_the_cell
+
+    @cached_property
+    def _pre_bytes(self) -> int:
+        """Of a row of pre-activations: whole panels on the packed path."""
+        return padded_gates(self.hidden_size, self.dtype) * self.dtype.itemsize
 
     @cached_property
     def runs(self) -> int:
@@ -167,15 +159,19 @@ class Stack:
         *,
         zero_state: bool,
         keep: bool,
+        checkpoint: bool = False,
         masks: Masks = NO_MASKS,
     ) -> tuple[Array, list[LayerRun]]:
         """All layers in turn: (rows, I) -> (rows, width), and what backward needs if `keep`.
 
         h, c (layers · directions, B, H) come as initial states and become the final ones. If
-        `zero_state`, they are zero, and the first step's product with them is left out. Without
-        `keep`, no masks.
+        `zero_state`, they are zero, and the first step's product with them is left out. With
+        `checkpoint`, of a plain cell, backward makes most of what it needs anew. Without `keep`,
+        no masks.
         """
         layers = []
+        cut = segments if checkpoint else whole
+        cuts = cut(packing, self._run_rows()) if keep else ()
         for directions in self.layers:
             first, last = directions is self.layers[0], directions is self.layers[-1]
             mask = masks.on_input(packing, x, first=first)
@@ -190,8 +186,8 @@ class Stack:
                 h_rows = output[:, direction.columns] if self.bidirectional else output
                 run = self._run_direction(
                     weights, packing, direction, x, h_rows,
-                    h[direction.index], c[direction.index], zero_state=zero_state, keep=keep,
-                    masks=masks,
+                    h[direction.index], c[direction.index], cuts, zero_state=zero_state,
+                    keep=keep, checkpoint=checkpoint, masks=masks,
                 )  # fmt: skip
                 if run is not None:
                     runs.append(run)
@@ -255,38 +251,47 @@ class Stack:
         h: Array,
         h_n: Array,
         c_n: Array,
+        cuts: tuple[Segment, ...],
         *,
         zero_state: bool,
         keep: bool,
+        checkpoint: bool,
         masks: Masks,
     ) -> Run | VariantRun | None:
         """Fill h (rows, H) and the final states; return what backward needs if `keep`."""
-        if not self.variant.plain or masks.touch_the_cell:
+        if not self.is_plain(masks):
             return run_forward(
                 self.variant, weights, packing, direction, x, h, h_n, c_n, keep=keep, masks=masks
             )
         hidden, dtype = self.hidden_size, self.dtype
         hh_mask = masks.on_weights((4 * hidden, hidden), dtype)
         own = weights.forward(direction.suffix, hh_mask)
-        columns = len(own.bias)  # of the pre-activations: whole panels on the packed path
-        chunks, widest = packing.chunks(max(64, CHUNK_BYTES // (columns * dtype.itemsize)))
+        chunks, widest = packing.chunks(self._chunk_rows())
         # BLAS leaves the gates where it made their pre-activations, in rows for all chunks.
-        run, c, gates = None, None, None
-        if keep:
+        run, c, gates, pre = None, None, None, None
+        if keep and not checkpoint:
             c = _scratch.take((packing.rows, hidden), dtype)
             gates = _scratch.take((packing.rows, 4 * hidden), dtype)
-            run = Run(x, h, c, gates, h_n.copy(), c_n.copy(), zero_state, hh_mask)
-        if gates is not None and not own.packed:
-            pre = gates
-        else:
-            pre = _scratch.take((widest, columns), dtype)
+            pre = None if own.packed else gates
+        if pre is None:
+            pre = _scratch.take((widest, len(own.bias)), dtype)
+        if keep:
+            kept = None if c is None or gates is None else (c, gates)
+            run = Run(x, h, h_n.copy(), zero_state, cuts, {}, kept, hh_mask)
+        parts = [(0, packing, chunks)]
+        if checkpoint:
+            order = in_order(len(cuts), direction.backwards)
+            parts = [(k, cuts[k].packing, cuts[k].within(chunks)) for k in order]
         if packing.rows:
             with team(self._work(x), blas=not own.packed) as threads:
-                _core.forward(
-                    h, c, gates, pre, h_n, c_n, x, own.ih, own.hh, own.bias,
-                    packing.offsets, chunks, *self._split(packing, threads, own.packed, 1),
-                    direction.backwards, keep, zero_state, own.packed,
-                )  # fmt: skip
+                for k, part, bounds in parts:
+                    if run is not None:
+                        run.starts[k] = c_n[: part.batch].copy()
+                    _core.forward(
+                        h, c, gates, pre, h_n, c_n, x, own.ih, own.hh, own.bias, packing.offsets,
+                        bounds, *self._split(part, threads, own.packed, 1),
+                        direction.backwards, c is not None, zero_state, own.packed,
+                    )  # fmt: skip
         if pre is not gates:
             _scratch.give(pre)
         return run
@@ -311,25 +316,40 @@ class Stack:
             return run_backward(
                 self.variant, weights, packing, direction, run, d_x, d_output, d_h, d_c
             )
+        backwards, packed = direction.backwards, is_packed(self.dtype)
+        sums = WeightSums(packing, run, backwards) if need_weights else None
         if packing.rows:
-            packed = is_packed(self.dtype)
-            with team(self._work(run.x), blas=not packed) as threads:
-                _core.backward(
-                    run.gates, d_h, d_c, d_output, run.c, run.c_0,
-                    weights.backward_hh(direction.suffix, run.hh_mask), packing.offsets,
-                    *self._split(packing, threads, packed, GATES), direction.backwards, packed,
-                )  # fmt: skip
-        if need_x:
-            weight_ih = parameters[direction.weight_ih]
-            _products.matmul(run.gates, weight_ih, out=d_x, accumulate=direction.second)
-        if not need_weights:
+            hh = weights.backward_hh(direction.suffix, run.hh_mask)
+            for segment, c_0, c, gates in activations(
+                packing, run, weights, direction.suffix, self._chunk_rows(), backwards
+            ):
+                part, rows = segment.packing, segment.rows
+                with team(self._work(run.x[rows]), blas=not packed) as threads:
+                    _core.backward(
+                        gates, d_h, d_c, d_output[rows], c, c_0, hh, part.offsets,
+                        *self._split(part, threads, packed, GATES), backwards, packed,
+                    )  # fmt: skip
+                if need_x:
+                    weight_ih = parameters[direction.weight_ih]
+                    _products.matmul(gates, weight_ih, out=d_x[rows], accumulate=direction.second)
+                if sums is not None:
+                    sums.add(segment, gates)
+        if sums is None:
             return {}
-        d_ih, d_hh, d_bias = self._weight_grads(packing, run, direction.backwards)
+        d_ih, d_hh, d_bias = sums.finish()
         grads = {direction.weight_ih: d_ih, direction.weight_hh: d_hh}
         if self.bias:
             grads[direction.bias_ih] = d_bias
             grads[direction.bias_hh] = d_bias.copy()
         return grads
+
+    def _chunk_rows(self) -> int:
+        """Rows of pre-activations to project at a time."""
+        return max(64, CHUNK_BYTES // self._pre_bytes)
+
+    def _run_rows(self) -> int:
+        """Rows of a run of the sums for the weights' gradients."""
+        return max(64, RUN_BYTES // (GATES * self.hidden_size * self.dtype.itemsize))
 
     def _split(
         self, packing: Packing, threads: int, packed: bool, panel: int
@@ -345,71 +365,7 @@ class Stack:
                 return packing.blocks(1), shares
         return packing.blocks(threads), unit_shares(hidden, 1, hidden)
 
-    def _weight_grads(
-        self, packing: Packing, run: Run, backwards: bool
-    ) -> tuple[Array, Array, Array]:
-        """Gradients of W_ih, W_hh and the bias, from those of the gates.
-
-        Summed over runs of steps in the order in which backward comes by, so that a backward that
-        makes the gates anew, run by run, can add in the same order. Within a run rows are added
-        from the first to the last.
-        """
-        d_gates, x, hidden = run.gates, run.x, self.hidden_size
-        d_ih = np.empty((4 * hidden, x.shape[1]), self.dtype)
-        d_hh = np.empty((4 * hidden, hidden), self.dtype)
-        d_bias = np.empty(4 * hidden, self.dtype)
-        run_rows = max(64, RUN_BYTES // (4 * hidden * self.dtype.itemsize))
-        runs, scratch = packing.runs(run_rows), None
-        if not (packing.equal and run.h.flags.c_contiguous):
-            scratch = np.empty((packing.chunks(run_rows)[1], hidden), self.dtype)
-        begun = begun_hh = False
-        for first, last, rows in runs if backwards else reversed(runs):
-            _products.matmul(d_gates[rows], x[rows], transpose_a=True, out=d_ih, accumulate=begun)
-            _products.sum_rows(d_gates[rows], out=d_bias, accumulate=begun)
-            begun = True
-            for part, h_prev in _previous_h(packing, run, first, last, backwards, scratch):
-                _products.matmul(
-                    d_gates[part], h_prev, transpose_a=True, out=d_hh, accumulate=begun_hh
-                )
-                begun_hh = True
-        if not begun:
-            d_ih[...], d_bias[...] = 0, 0
-        if not begun_hh:
-            d_hh[...] = 0
-        if run.hh_mask is not None:
-            d_hh *= run.hh_mask
-        return d_ih, d_hh, d_bias
-
     def _work(self, x: Array) -> float:
         """Floating-point operations of a pass of one layer in one direction."""
         rows, width = x.shape
         return float(8 * rows * self.hidden_size * (width + self.hidden_size))
-
-
-def _previous_h(
-    packing: Packing, run: Run, first: int, last: int, backwards: bool, scratch: Array | None
-) -> Iterator[tuple[slice, Array]]:
-    """h_{t-1} of the rows of some steps, in one piece or two: the rows, and what came before each.
-
-    Without scratch, of contiguous rows of equal lengths, pieces are views of h and h_0.
-    """
-    offsets = packing.offsets
-    begin, end = int(offsets[first]), int(offsets[last])
-    if scratch is not None:
-        h_prev = scratch[: end - begin]
-        _core.previous_h(h_prev, run.h, run.h_0, offsets, first, last, backwards)
-        yield slice(begin, end), h_prev
-        return
-    batch, rows = packing.batch, packing.rows
-    if backwards:
-        entered = min(end, rows - batch)
-        if begin < entered:
-            yield slice(begin, entered), run.h[begin + batch : entered + batch]
-        if end == rows and not run.zero_state:
-            yield slice(rows - batch, rows), run.h_0
-    else:
-        entered = max(begin, batch)
-        if begin == 0 and not run.zero_state:
-            yield slice(0, batch), run.h_0
-        if entered < end:
-            yield slice(entered, end), run.h[entered - batch : end - batch]

@@ -75,6 +75,11 @@ class Packing:
         """Which sequence each row belongs to, in packed order: intp (rows,)."""
         return frozen(np.arange(self.rows) - np.repeat(self.offsets[:-1], self.active))
 
+    def part(self, first: int, last: int) -> Packing:
+        """The layout of the rows of some steps, first to last, which stand behind each other."""
+        active = self.active[first:last]
+        return Packing(last - first, int(active[0]), _lengths(active, int(active[0])))
+
     def pack(self, padded: Array) -> Array:
         """(T, B, features) in any layout -> (rows, features), C-contiguous; not always a copy."""
         features = padded.shape[2]
@@ -200,8 +205,7 @@ class Packing:
         count = max(1, min(count, self.batch))
         if count == 1:
             return np.array([0, self.batch], np.intp)
-        # The length of sequence b is the number of steps at which more than b are active.
-        lengths = np.searchsorted(-self.active, -np.arange(self.batch), side="left")
+        lengths = _lengths(self.active, self.batch)
         targets = np.arange(1, count) * (self.rows / count)
         cuts = np.searchsorted(np.cumsum(lengths), targets, side="left") + 1
         return np.concatenate([[0], np.minimum(cuts, self.batch), [self.batch]]).astype(np.intp)
@@ -216,6 +220,11 @@ def _find_rows(runs: Array, order: Array, mask: Array | None) -> Array:
         return run * batch + sequence
     steps = np.argsort(~mask, axis=0, kind="stable")  # of each sequence, the valid ones first
     return steps[run, sequence] * batch + sequence
+
+
+def _lengths(active: Array, batch: int) -> Array:
+    """Of each sequence, in packed order: the number of steps at which more than b are active."""
+    return np.searchsorted(-active, -np.arange(batch), side="left")
 
 
 def frozen(array: Array) -> Array:

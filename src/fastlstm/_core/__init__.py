@@ -1,8 +1,8 @@
 """The compiled core: the time loop, and the products around it, over csrc/ and SciPy's BLAS.
 
 Each module has one reason to exist: blas calls SciPy's BLAS, kernels the C code, time_loop runs a
-layer in one direction, stream steps a stack of them, dense serves what stands around the
-recurrence. Everything above this package takes it from here.
+layer in one direction, recompute makes its gates anew, stream steps a stack of layers, dense serves
+what stands around the recurrence. Everything above this package takes it from here.
 """
 
 from fastlstm._core.blas import INTEGER_BITS as BLAS_INTEGER_BITS
@@ -19,6 +19,7 @@ from fastlstm._core.kernels import (
     sigmoid,
     tanh,
 )
+from fastlstm._core.recompute import cells
 from fastlstm._core.stream import Stepper
 from fastlstm._core.time_loop import backward, forward, previous_h
 from fastlstm._core.variants import (
@@ -42,6 +43,7 @@ __all__ = [
     "Cell",
     "Stepper",
     "backward",
+    "cells",
     "cross_entropy",
     "forward",
     "matmul",

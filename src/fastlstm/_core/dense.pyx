@@ -61,9 +61,10 @@ def matmul_panels(
     const real[::1] initial,             # IN  (n,), or None for zeros
     const real[:, ::1] a,                # IN  (m, k)
     const real[::1] panels,              # IN  of B (k, n), see kernels.h
+    bint accumulate,
     int threads,
 ):
-    """out = initial + A·B; rows of the output are shared out to threads, or few rows' panels."""
+    """out = initial + A·B, or out += A·B; rows are shared out to threads, or few rows' panels."""
     cdef Py_ssize_t m = out.shape[0], n = out.shape[1]
     cdef Py_ssize_t width = 4 * (isa.f32.vector if real is float else isa.f64.vector)
     cdef bint by_panels = m < threads * FEW_ROWS and n > width
@@ -74,24 +75,28 @@ def matmul_panels(
     cdef Py_ssize_t first, last
     with nogil:
         if parts == 1:
-            _matmul_panels_part(out, start, a, panels, 0, m, 0, n)
+            _matmul_panels_part(out, start, a, panels, accumulate, 0, m, 0, n)
         else:
             for part in prange(parts, num_threads=parts, schedule="static"):
                 first, last = units * part // parts, units * (part + 1) // parts
                 if by_panels:
-                    _matmul_panels_part(out, start, a, panels, 0, m, first * width,
+                    _matmul_panels_part(out, start, a, panels, accumulate, 0, m, first * width,
                                         min(last * width, n))
                 else:
-                    _matmul_panels_part(out, start, a, panels, first, last, 0, n)
+                    _matmul_panels_part(out, start, a, panels, accumulate, first, last, 0, n)
 
 
 cdef void _matmul_panels_part(
     real[:, ::1] out, const real* initial, const real[:, ::1] a, const real[::1] panels,
-    Py_ssize_t row, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last,
+    bint accumulate, Py_ssize_t row, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     cdef uint64_t mode = fastlstm_flush_begin()
-    cdef Py_ssize_t inner = a.shape[1]
-    multiply_packed(&out[row, first], out.shape[1], &initial[first] if initial else NULL, 0,
+    cdef Py_ssize_t inner = a.shape[1], ld_initial = 0
+    if accumulate:
+        initial, ld_initial = &out[row, first], out.shape[1]
+    elif initial is not NULL:
+        initial = initial + first
+    multiply_packed(&out[row, first], out.shape[1], initial, ld_initial,
                     &a[row, 0], inner, &panels[first * inner], end - row, inner, last - first)
     fastlstm_flush_end(mode)
 
