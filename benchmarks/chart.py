@@ -18,6 +18,7 @@ STYLES = {
     "openvino": ("#7b5ea7", "D"),
     "jax": ("#e0a030", "^"),
     "numpy": ("#888888", "v"),
+    "in-torch": ("#3a8f5c", "P"),
 }
 WIDTH, ROW = 10.0, 0.3  # inches
 # Marks beyond stand at the edge, so that there is room around 1.

@@ -25,6 +25,7 @@ class Engine:
     job: Callable[[Task], Job]
     modes: tuple[str, ...]
     packages: tuple[str, ...]
+    rival: bool = True  # False: ours by another door, measured beside and never the best of peers
 
     def missing(self) -> list[str]:
         """Packages that are not installed."""
@@ -68,13 +69,29 @@ def torch_engine(task: Task) -> Job:
     import torch
 
     torch.set_num_threads(task.threads)
-    if task.mode == STEP:
-        return _torch_cell(task)
+    return _torch_cell(task) if task.mode == STEP else _torch_job(task, torch.nn.LSTM)
+
+
+def in_torch_engine(task: Task) -> Job:
+    """Our module in torch's place, autograd and all."""
+    import torch
+
+    import fastlstm
+    from fastlstm.interop.torch import LSTM
+
+    torch.set_num_threads(task.threads)
+    fastlstm.set_num_threads(task.threads)
+    return _torch_job(task, LSTM)
+
+
+def _torch_job(task: Task, layer: Callable[..., Any]) -> Job:
+    import torch
+
     weights, x_array, d_array = task.arrays()
     x, d_output = torch.from_numpy(x_array), torch.from_numpy(d_array)
     x.requires_grad_(task.mode == TRAIN)
     shape = task.shape
-    lstm = torch.nn.LSTM(shape.input_size, shape.hidden_size, shape.num_layers)
+    lstm = layer(shape.input_size, shape.hidden_size, shape.num_layers)
     lstm.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     inputs = {"d_x": x, **dict(lstm.named_parameters())}
 
@@ -398,4 +415,5 @@ ENGINES = {
     "openvino": Engine(openvino_engine, (INFER,), ("openvino", "onnx")),
     "jax": Engine(jax_engine, (INFER, TRAIN), ("jax",)),
     "numpy": Engine(numpy_engine, (INFER, STEP), ("numpy",)),
+    "in-torch": Engine(in_torch_engine, (INFER, TRAIN), ("fastlstm", "torch"), rival=False),
 }

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.engines import OURS
+from benchmarks.engines import ENGINES, OURS
 from benchmarks.limits import Limits
 from benchmarks.tasks import STEP, TRAIN, Array, Shape, Task
 from benchmarks.workers import Worker
@@ -84,7 +84,8 @@ class Measurement:
         return [engine for engine in self.seconds if engine != OURS]
 
     def best_peer(self) -> str:
-        return min(self.peers(), key=self.time)
+        rivals = [peer for peer in self.peers() if ENGINES[peer].rival]
+        return min(rivals or self.peers(), key=self.time)
 
     def ratio(self, peer: str) -> float:
         """The peer's time over ours."""

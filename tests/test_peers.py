@@ -43,6 +43,15 @@ def test_a_ratio_is_that_of_the_rounds_and_the_best_peer_that_of_the_times() -> 
     assert measurement.record()["ratio"] == measurement.ratio("jax") == 2.5
 
 
+def test_ours_by_another_door_is_not_the_best_of_peers() -> None:
+    seconds = {OURS: [1.0], "in-torch": [1.1], "torch": [2.0]}
+    measurement = Measurement(Task(Shape(1, 1, 1, 1), TRAIN, 1), seconds, {})
+    assert measurement.best_peer() == "torch"
+    assert measurement.record()["ratios"]["in-torch"] == 1.1
+    del seconds["torch"]
+    assert measurement.best_peer() == "in-torch"
+
+
 def test_operations_are_those_of_the_products() -> None:
     assert Shape(10, 2, 3, 5).operations(INFER) == 2 * 10 * 2 * 20 * (3 + 5)
     assert Shape(10, 2, 3, 5, 2).operations(TRAIN) == 3 * 2 * 10 * 2 * 20 * (3 + 5 + 5 + 5)

@@ -19,6 +19,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 
+from benchmarks.in_torch import TOLERANCE, Settings, curves, parted  # noqa: E402
 from fastlstm import interop, set_num_threads, threads  # noqa: E402
 from fastlstm.interop.torch import LSTM  # noqa: E402
 from fastlstm.parameters import Parameters  # noqa: E402
@@ -550,6 +551,24 @@ def test_no_more_threads_than_torch_allows(monkeypatch: pytest.MonkeyPatch) -> N
             module(x)[0].sum().backward()
             assert max(teams) <= allowed
             assert teams
+
+
+# --- on real text ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_model_of_characters_learns_as_with_torchs_layer(num_layers: int) -> None:
+    """`python -m benchmarks.in_torch` does the same over 200 steps of a larger one."""
+    sizes = Settings(hidden_size=32, batch_size=8, length=24, num_layers=num_layers)
+    with set_num_threads(1):
+        theirs, ours = curves(sizes, 40)
+    assert theirs[-1] < theirs[0] - 0.5, "it learns"
+    assert parted(theirs, ours) <= TOLERANCE
+
+
+def test_curves_that_part_are_found() -> None:
+    assert parted([2.0, 4.0], [2.0, 4.0]) == 0
+    assert parted([2.0, 4.0, 1.0], [2.0, 5.0, 0.9]) == 0.25
 
 
 # --- a module as any other ------------------------------------------------------------------------
