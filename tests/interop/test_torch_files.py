@@ -302,7 +302,7 @@ def test_mutated_safetensors(
 
 
 @pytest.mark.oracle
-@pytest.mark.filterwarnings("default")  # torch warns of some
+@pytest.mark.filterwarnings("ignore")  # torch warns of some
 @settings(max_examples=300, deadline=None)
 @given(edits=EDITS, cut=st.integers(0, 1000))
 def test_mutated_files_of_torchs(
