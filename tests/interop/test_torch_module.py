@@ -21,9 +21,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E40
 
 from benchmarks.in_torch import TOLERANCE, Settings, curves, parted  # noqa: E402
 from fastlstm import interop, set_num_threads, threads  # noqa: E402
-from fastlstm.interop.torch import LSTM  # noqa: E402
+from fastlstm.interop.torch import LSTM, from_torch  # noqa: E402
 from fastlstm.parameters import Parameters  # noqa: E402
-from tests.support import assert_close, tolerance_of  # noqa: E402
+from tests.support import assert_close, assert_same_bits, tolerance_of  # noqa: E402
 
 pytestmark = [
     pytest.mark.oracle,
@@ -661,6 +661,57 @@ def test_traced_it_is_torchs_own() -> None:
     assert "aten::lstm" in str(traced.inlined_graph)
     with torch.no_grad():
         assert torch.allclose(traced(x)[0], module(x)[0], atol=1e-6)
+
+
+def test_exported_it_is_torchs_own() -> None:
+    module = LSTM(FEATURES, HIDDEN, batch_first=True).eval()
+    x = batch(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(module, (x,))
+    assert "aten.lstm" in str(exported.graph)
+    with torch.no_grad():
+        assert torch.allclose(exported.module()(x)[0], module(x)[0], atol=1e-6)
+
+
+class Tagger(torch.nn.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.below = torch.nn.Linear(FEATURES, FEATURES)
+        self.lstm = LSTM(FEATURES, HIDDEN, 2, dropout=0.5)
+        self.above = torch.nn.Linear(HIDDEN, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.above(self.lstm(self.below(x).relu())[0].relu())
+
+
+def test_torch_compile_leaves_it_out() -> None:
+    model = Tagger()
+    x = torch.randn(STEPS, BATCH, FEATURES)
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for each in (model, torch.compile(model, backend="eager")):
+            torch.manual_seed(1)
+            output = each(x)
+            found.append([output, *torch.autograd.grad(output.sum(), list(model.parameters()))])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+    assert model.lstm._kept._weights is not None, "ours has run"
+
+
+def test_it_gives_the_bits_of_the_layer_without_torch() -> None:
+    module = LSTM(FEATURES, HIDDEN, 2, bidirectional=True)
+    layer = from_torch(module)
+    x = torch.randn(STEPS, BATCH, FEATURES, requires_grad=True)
+    output, _ = module(x)
+    d_output = torch.randn_like(output)
+    grads = torch.autograd.grad(output, [x, *module.parameters()], d_output)
+    array, _, tape = layer.forward(x.detach().numpy())
+    d_x, _, expected = layer.backward(tape, d_output.numpy())
+    assert_same_bits(output.detach().numpy(), array)
+    for ours, theirs in zip(grads, (d_x, *expected.values()), strict=True):
+        assert_same_bits(ours.numpy(), theirs)
 
 
 def test_hooks_see_gradients() -> None:

@@ -20,7 +20,8 @@ tensors is a `_Call`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn, Self
@@ -54,8 +55,9 @@ class LSTM(torch.nn.LSTM):
 
     Signature, attributes, names of parameters, state dicts and results are those of
     `torch.nn.LSTM`, of which this is a subclass: change the one line that makes the layer. Takes
-    float32 and float64, padded, packed and unbatched sequences. While torch traces, exports or
-    compiles a model, this is torch's own LSTM.
+    float32 and float64, padded, packed and unbatched sequences. In a model that torch traces or
+    exports, this is torch's own LSTM; torch.compile leaves it out of its graphs. The transforms of
+    torch.func, other than functional_call, raise.
 
     Dropout draws a seed for its masks from torch's default generator in each call, so
     ``torch.manual_seed`` makes a run repeatable; the masks are not those of `torch.nn.LSTM`.
@@ -116,12 +118,20 @@ class LSTM(torch.nn.LSTM):
             If a size does not fit. In backward: if the input, a state or a weight was changed in
             place since.
         """
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        dynamo = torch.compiler.is_dynamo_compiling()
+        if torch.jit.is_tracing() or (torch.compiler.is_compiling() and not dynamo):
             return super().forward(input, hx)  # type: ignore[no-any-return]
+        if dynamo or "torch._dynamo" in sys.modules:
+            return _outside_of_dynamo()(self, input, hx)  # type: ignore[no-any-return]
+        return self._forward(input, hx)
+
+    def _forward(
+        self, given: Tensor | PackedSequence, hx: State | None
+    ) -> tuple[Tensor | PackedSequence, State]:
         _check_tensor("weight_ih_l0", self.weight_ih_l0)
-        if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx)
-        x = _check_tensor("input", input)
+        if isinstance(given, PackedSequence):
+            return self._forward_packed(given, hx)
+        x = _check_tensor("input", given)
         if x.dim() not in (2, 3):
             raise ValueError(f"input: expected 2 or 3 axes, got {x.dim()}")
         batched = x.dim() == 3
@@ -215,6 +225,12 @@ class LSTM(torch.nn.LSTM):
     def _look_again(self) -> None:
         if "_kept" in self.__dict__:  # not yet while torch's constructor runs
             self._kept.trusted = False
+
+
+@lru_cache(maxsize=1)
+def _outside_of_dynamo() -> Callable[..., Any]:
+    """`LSTM._forward`, which torch.compile calls instead of looking into it."""
+    return torch.compiler.disable(LSTM._forward)  # type: ignore[no-any-return]
 
 
 # --- layouts, sizes and tensors -------------------------------------------------------------------
