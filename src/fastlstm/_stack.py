@@ -17,7 +17,8 @@ from fastlstm._dropout import NO_MASKS, Masks, RowMask
 from fastlstm._gradients import Run, Segment, WeightSums
 from fastlstm._recompute import activations, in_order, segments, whole
 from fastlstm._validate import Array
-from fastlstm._variants import PLAIN_CELL, Variant, VariantRun, run_backward, run_forward
+from fastlstm._variant_runs import VariantRun, run_backward, run_forward
+from fastlstm._variants import PLAIN_CELL, Variant
 from fastlstm._weights import GATES, WeightCache, is_packed, padded_gates, unit_shares
 from fastlstm.packing import Packing
 from fastlstm.parameters import Parameters
@@ -261,8 +262,9 @@ class Stack:
         """Fill h (rows, H) and the final states; return what backward needs if `keep`."""
         if not self.is_plain(masks):
             return run_forward(
-                self.variant, weights, packing, direction, x, h, h_n, c_n, keep=keep, masks=masks
-            )
+                self.variant, weights, packing, direction, x, h, h_n, c_n, cuts,
+                chunk_rows=self._chunk_rows(), keep=keep, masks=masks,
+            )  # fmt: skip
         hidden, dtype = self.hidden_size, self.dtype
         hh_mask = masks.on_weights((4 * hidden, hidden), dtype)
         own = weights.forward(direction.suffix, hh_mask)
@@ -314,8 +316,9 @@ class Stack:
         """Gradients of one direction. The first direction writes d_x, the second adds to it."""
         if isinstance(run, VariantRun):
             return run_backward(
-                self.variant, weights, packing, direction, run, d_x, d_output, d_h, d_c
-            )
+                self.variant, weights, packing, direction, run, d_x, d_output, d_h, d_c,
+                need_x=need_x, need_weights=need_weights,
+            )  # fmt: skip
         backwards, packed = direction.backwards, is_packed(self.dtype)
         sums = WeightSums(packing, run, backwards) if need_weights else None
         if packing.rows:

@@ -1,0 +1,260 @@
+"""A run of one layer in one direction of a general cell over packed rows, forward and backward.
+
+The compiled loop is _core/variants.pyx, the kernels csrc/variants.h. Which loop serves a call is
+decided by the cell's options and by the masks that the call draws, never by the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlstm import _core, _products, _scratch
+from fastlstm._dropout import Masks
+from fastlstm._gradients import Segment, WeightSums
+from fastlstm._validate import Array
+from fastlstm._variants import Variant, index_and_numbers
+from fastlstm._weights import GATES, WeightCache, is_packed
+from fastlstm.packing import Packing
+from fastlstm.threads import team
+
+if TYPE_CHECKING:
+    from fastlstm._stack import Direction
+
+
+@dataclass
+class VariantRun:
+    """What backward needs of one layer in one direction of a general cell."""
+
+    x: Array  # (rows, layer input)
+    h: Array  # (rows, P), a column slice of the layer's output
+    z: Array  # (rows, 4H), pre-activations
+    c: Array  # (rows, H)
+    c_0: Array  # (B, H)
+    h_0: Array  # (B, P)
+    segments: tuple[Segment, ...]  # one, of all steps
+    hh_mask: Array | None  # (4H, P), on W_hh
+    m: Array | None  # (rows, H): h before its projection
+    normals: tuple[Array | None, ...]  # of x and of h, each (rows, 4H) and scales, if normalised
+    drop_h: Array | None  # (B, P), what h_{t-1} is multiplied with
+    h_before: Array | None  # (rows, P): h_{t-1} so multiplied
+    held_c: Array | None  # (rows, H): what zoneout holds
+    held_h: Array | None  # (rows, P)
+    zero_state: bool = False  # a state of zeros is one like any other here
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.c.shape[1])
+
+    def release(self) -> None:
+        """Give the arrays back that nobody else sees."""
+        _give(self.z, self.c, self.m, self.h_before, *self.normals)
+
+
+class _Weights:
+    """The parameters of one direction by their short names, and their panels where those serve."""
+
+    def __init__(self, weights: WeightCache, suffix: str, hh_mask: Array | None) -> None:
+        self._weights, self._suffix, self._hh_mask = weights, suffix, hh_mask
+
+    def __getitem__(self, name: str) -> Array:
+        return self._weights.parameters[f"{name}{self._suffix}"]
+
+    def get(self, name: str) -> Array | None:
+        return self._weights.parameters.get(f"{name}{self._suffix}")
+
+    def bias(self) -> Array | None:
+        """Both biases added up."""
+        first, second = self.get("bias_ih"), self.get("bias_hh")
+        return None if first is None or second is None else np.add(first, second)
+
+    def matrix(self, name: str, *, transposed: bool) -> Array:
+        """W, or Wᵀ, for a product with it on the right: panels, or W row by row."""
+        mask = self._hh_mask if name == "weight_hh" else None
+        return self._weights.matrix(f"{name}{self._suffix}", transposed=transposed, mask=mask)
+
+    def cell(self, variant: Variant) -> _core.Cell:
+        kinds = [index_and_numbers(activation) for activation in variant.activations]
+        cell = _core.Cell(kinds, variant.input_forget, variant.clip, variant.zoneout)
+        gain_c, bias_c = self.get("gain_c"), self.get("bias_c")
+        if gain_c is not None and bias_c is None:
+            bias_c = np.zeros_like(gain_c)
+        cell.weigh(self["weight_ih"].reshape(-1), self.get("peephole"), gain_c, bias_c)
+        return cell
+
+
+def run_forward(
+    variant: Variant,
+    weights: WeightCache,
+    packing: Packing,
+    direction: Direction,
+    x: Array,
+    h: Array,
+    h_n: Array,
+    c_n: Array,
+    cuts: tuple[Segment, ...],
+    *,
+    chunk_rows: int,
+    keep: bool,
+    masks: Masks,
+) -> VariantRun | None:
+    """Fill h (rows, P) and the final states; return what backward needs if `keep`."""
+    width, hidden, dtype, batch = h_n.shape[1], c_n.shape[1], x.dtype, packing.batch
+    rows = packing.rows if keep else batch  # of what is kept, or else of a step
+    hh_mask = masks.on_weights((GATES * hidden, width), dtype)
+    drop_h = masks.on_state(packing, width, dtype)
+    held_c, held_h = masks.held(packing, hidden, width)
+    own = _Weights(weights, direction.suffix, hh_mask)
+    norm, packed = variant.layer_norm, is_packed(dtype)
+
+    def take(columns: int, *, wanted: bool) -> Array | None:
+        return _scratch.take((rows, columns), dtype) if wanted else None
+
+    c = _scratch.take((rows, hidden), dtype)
+    m = take(hidden, wanted=variant.proj_size > 0)
+    normal_hh, scale_hh = take(GATES * hidden, wanted=norm), take(1, wanted=norm)
+    normal_ih, scale_ih = take(GATES * hidden, wanted=norm and keep), take(1, wanted=norm and keep)
+    h_before = take(width, wanted=drop_h is not None)
+    z = _scratch.take((packing.rows, GATES * hidden), dtype) if keep else None
+    run = None
+    if z is not None:
+        run = VariantRun(
+            x, h, z, c, c_n.copy(), h_n.copy(), cuts, hh_mask, m,
+            (normal_ih, scale_ih, normal_hh, scale_hh), drop_h, h_before, held_c, held_h,
+        )  # fmt: skip
+    cell = own.cell(variant)
+    work = 8.0 * packing.rows * hidden * (x.shape[1] + width)
+    chunks = packing.runs(chunk_rows)
+    for first, last, some in reversed(chunks) if direction.backwards else chunks:
+        part = None if z is None else z[some]
+        at = slice(0, some.stop - some.start) if normal_ih is None else some
+        part = _project(own, variant, x[some], part, normal_ih, scale_ih, at)
+        with team(work, blas=not packed) as threads:
+            blocks = packing.blocks(threads)
+            _core.variant_forward(
+                cell, h, c, m, part, normal_hh, _flat(scale_hh), h_n, c_n,
+                own.matrix("weight_hh", transposed=True),
+                own.matrix("weight_hr", transposed=True) if variant.proj_size else None,
+                own.get("gain_hh"), own.get("bias_hh") if norm else None,
+                drop_h, held_c, held_h, h_before, _kernel_scratch(threads, hidden, dtype),
+                packing.offsets, first, last, blocks, direction.backwards, keep, packed,
+            )  # fmt: skip
+        if z is None:
+            _scratch.give(part)
+    if not keep:
+        _give(c, m, normal_hh, h_before)
+    return run
+
+
+def _project(
+    own: _Weights,
+    variant: Variant,
+    x: Array,
+    z: Array | None,
+    normal: Array | None,
+    scale: Array | None,
+    at: slice,
+) -> Array:
+    """What x gives to the pre-activations, with the biases: (n, 4H), into z if there is one."""
+    weight = own["weight_ih"]
+    panels = own.matrix("weight_ih", transposed=True) if is_packed(x.dtype) else None
+    if z is None:
+        z = _scratch.take((len(x), len(weight)), x.dtype)
+    if not variant.layer_norm:
+        return _products.linear(x, weight, own.bias(), panels, out=z)
+    raw = np.empty_like(z) if normal is None else normal[at]
+    scales = np.empty(len(x), x.dtype) if scale is None else scale[at].reshape(-1)
+    _products.linear(x, weight, None, panels, out=raw)
+    _core.normalize(z, raw, scales, own["gain_ih"], own.get("bias_ih"))
+    return z
+
+
+def run_backward(
+    variant: Variant,
+    weights: WeightCache,
+    packing: Packing,
+    direction: Direction,
+    run: VariantRun,
+    d_x: Array,
+    d_output: Array,
+    d_h: Array,
+    d_c: Array,
+    *,
+    need_x: bool,
+    need_weights: bool,
+) -> dict[str, Array]:
+    """Gradients of one direction. The first direction writes d_x, the second adds to it."""
+    rows, batch, dtype = packing.rows, packing.batch, run.x.dtype
+    hidden, width = d_c.shape[1], d_h.shape[1]
+    own, packed = _Weights(weights, direction.suffix, run.hh_mask), is_packed(dtype)
+    norm, projected = variant.layer_norm, variant.proj_size > 0
+
+    def take(count: int, columns: int, *, wanted: bool) -> Array | None:
+        return _scratch.take((count, columns), dtype) if wanted else None
+
+    d_raw = take(rows, GATES * hidden, wanted=norm)
+    d_projected = take(rows, width, wanted=projected)
+    sums = take(rows, 5 * hidden, wanted=norm or variant.peepholes)
+    past_h, past_c = (take(batch, n, wanted=variant.zones_out) for n in (width, hidden))
+    d_m, c_prev = take(batch, hidden, wanted=projected), _scratch.take((batch, hidden), dtype)
+    _, _, normal_hh, scale_hh = run.normals
+    if rows:
+        work = 8.0 * rows * hidden * (run.x.shape[1] + width)
+        with team(work, blas=not packed) as threads:
+            _core.variant_backward(
+                own.cell(variant), run.z, d_raw, d_projected, sums, d_h, d_c, d_output, run.c,
+                run.c_0, normal_hh, _flat(scale_hh), own.matrix("weight_hh", transposed=False),
+                own.matrix("weight_hr", transposed=False) if projected else None,
+                own.get("gain_hh"), run.drop_h, run.held_c, run.held_h, d_m, c_prev, past_h,
+                past_c, _kernel_scratch(threads, hidden, dtype), packing.offsets,
+                packing.blocks(threads), direction.backwards, packed,
+            )  # fmt: skip
+    d_ih = run.z
+    normal_ih, scale_ih, _, _ = run.normals
+    if normal_ih is not None:
+        d_ih = _scratch.take(run.z.shape, dtype)
+        _core.normalize_back(d_ih, run.z, own["gain_ih"], normal_ih, _flat(scale_ih))
+    if need_x:
+        _products.matmul(d_ih, own["weight_ih"], out=d_x, accumulate=direction.second)
+    grads = {}
+    if need_weights:
+        weight_sums = WeightSums(packing, run, direction.backwards)
+        if rows:
+            weight_sums.add(run.segments[0], run.z, d_ih, run.z if d_raw is None else d_raw)
+        grads = _gradients(weight_sums, run, sums, d_projected)
+    _give(d_raw, d_projected, sums, d_ih if norm else None)
+    return {f"{name}{direction.suffix}": grad for name, grad in grads.items()}
+
+
+def _gradients(
+    weight_sums: WeightSums, run: VariantRun, sums: Array | None, d_projected: Array | None
+) -> dict[str, Array]:
+    """Of all weights under their short names, and of some that the cell does not have."""
+    d_ih, d_hh, d_bias = weight_sums.finish()
+    grads = {"weight_ih": d_ih, "weight_hh": d_hh, "bias_ih": d_bias, "bias_hh": d_bias.copy()}
+    normal_ih, _, normal_hh, _ = run.normals
+    for name, normal in (("gain_ih", normal_ih), ("gain_hh", normal_hh)):
+        if normal is not None:
+            grads[name] = _products.sum_rows(np.multiply(run.z, normal, out=normal))
+    if sums is not None:
+        hidden, added = run.hidden_size, _products.sum_rows(sums)
+        grads["peephole"] = added[: 3 * hidden].copy()
+        grads["gain_c"] = added[3 * hidden : 4 * hidden].copy()
+        grads["bias_c"] = added[4 * hidden :].copy()
+    if d_projected is not None and run.m is not None:
+        grads["weight_hr"] = _products.matmul(d_projected, run.m, transpose_a=True)
+    return grads
+
+
+def _kernel_scratch(threads: int, hidden: int, dtype: np.dtype[Any]) -> Array:
+    return np.empty((threads, _core.SCRATCH * hidden), dtype)
+
+
+def _flat(column: Any) -> Any:
+    return None if column is None else column.reshape(-1)
+
+
+def _give(*arrays: Array | None) -> None:
+    _scratch.give(*(array for array in arrays if array is not None))
