@@ -176,15 +176,17 @@ def build(description: Description, weights: Sequence[Weights]) -> LSTM:
     ValueError
         If shapes or dtypes do not belong to the description, checked before anything is made.
     """
-    options = description.options()
+    options, first = description.options(), description.cells[0]
     inputs = weights[0][0].shape[0] if weights[0][0].ndim == 2 else 0
     arrays: dict[str, Array] = {}
     for k, own in enumerate(weights):
+        if len(own) != 2 + first.bias:
+            raise ValueError(f"use_bias={first.bias}, but there are {len(own)} arrays of weights")
         suffix = f"_l{k // description.directions}"
         suffix += "_reverse" * (k % description.directions)
         arrays[f"weight_ih{suffix}"] = own[0].T
         arrays[f"weight_hh{suffix}"] = own[1].T
-        if description.cells[0].bias:
+        if first.bias:
             arrays[f"bias_ih{suffix}"] = own[2]
             arrays[f"bias_hh{suffix}"] = np.zeros_like(own[2])
     return LSTM._build({"input_size": inputs, **options}, arrays)

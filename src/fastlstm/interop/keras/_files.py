@@ -116,8 +116,8 @@ def _load_hdf5(path: Path, content: bytes) -> dict[str, LSTM]:
         text = store.text("model_config")
         if text is None:
             return _load_weights(path, store)
-        places = _find_layers(path, _parse(path, "model_config", text.encode()))
-        version = store.text("keras_version") or "2"
+        places = _find_layers(path, _parse(path, "model_config", text))
+        version = (store.text("keras_version") or b"2").decode(errors="replace")
 
         def weights_of(place: Place) -> list[Weights]:
             return [read_legacy_cell(store, group) for group in find_cells(store, place)]

@@ -22,6 +22,7 @@ import numpy as np
 
 from fastlstm._extras import import_extra
 from fastlstm._validate import Array
+from fastlstm.interop.keras._strings import read_string
 from fastlstm.storage import FormatError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -55,6 +56,7 @@ class Store:
     def __init__(self, path: Path, content: bytes) -> None:
         self._h5py = import_h5py()
         self.path = path
+        self._content = content
         self._left = len(content)  # bytes of arrays that may still be read
         with self._damaged("the file"):
             self._file = self._h5py.File(io.BytesIO(content), "r")
@@ -95,18 +97,19 @@ class Store:
             dataset.read(everything, everything, array)
         return array
 
-    def text(self, name: str) -> str | None:
+    def text(self, name: str) -> bytes | None:
         """An attribute of the file that is one string, or None where it is not there."""
         with self._damaged(f"attribute {name!r}"):
-            attributes = self._file.attrs
             if not self._h5py.h5a.exists(self._file.id, name.encode()):
                 return None
-            attribute = attributes.get_id(name)
-            plain = isinstance(attribute.get_type(), self._h5py.h5t.TypeStringID)
-            if not plain or attribute.shape != ():
-                raise FormatError(f"{self.path}: attribute {name!r} is no string")
-            value = attributes[name]
-            return value.decode() if isinstance(value, bytes) else str(value)
+            attribute = self._file.attrs.get_id(name)
+            kind = attribute.get_type()
+            plain = isinstance(kind, self._h5py.h5t.TypeStringID) and attribute.shape == ()
+            if plain and kind.is_variable_str():
+                return read_string(self._content, name.encode())
+            if plain and attribute.get_storage_size() <= len(self._content):
+                return bytes(self._file.attrs[name])
+        raise FormatError(f"{self.path}: attribute {name!r} is no string")
 
     def walk(self, start: str = "") -> Iterator[tuple[str, dict[str, bool]]]:
         """A group and every one below it, before those in it: its path, and what `children` says.
