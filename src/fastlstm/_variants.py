@@ -116,10 +116,12 @@ def pair_of(zoneout: float | tuple[float, float]) -> tuple[float, float]:
 
 def index_and_numbers(activation: Activation) -> tuple[int, float, float]:
     """As the kernels have an activation: its place in `ACTIVATIONS`, alpha and beta."""
-    name, given = _name_and_numbers(activation)
-    numbers = (*given, *ACTIVATIONS[name][len(given) :], 0.0, 0.0)
+    name, given = name_and_numbers(activation)
+    numbers = (*given, 0.0, 0.0)
     return list(ACTIVATIONS).index(name), numbers[0], numbers[1]
 
 
-def _name_and_numbers(activation: Activation) -> tuple[str, tuple[float, ...]]:
-    return (activation, ()) if isinstance(activation, str) else (activation[0], activation[1:])
+def name_and_numbers(activation: Activation) -> tuple[str, tuple[float, ...]]:
+    """An activation and all of its numbers, ONNX's where none are given."""
+    name, *given = [activation] if isinstance(activation, str) else activation
+    return name, (*given, *ACTIVATIONS[name][len(given) :])

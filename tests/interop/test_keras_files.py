@@ -34,26 +34,35 @@ LAYERS = {
         "stacked": "layers/rnn",
         "lstm": "layers/lstm_1",
     },
+    "activations": {"layer": "layers/lstm"},
 }
-FILES = [
-    ("sequential", "sequential-torch.keras"),
-    ("sequential", "sequential-jax.keras"),
-    ("sequential", "sequential.h5"),
-    ("functional", "functional-torch.keras"),
-    ("functional", "functional-jax.keras"),
-    ("functional", "functional.h5"),
-]
+# With the runs of Keras whose results they are compared with.
+FILES = {
+    "sequential-torch.keras": "sequential-torch",
+    "sequential-jax.keras": "sequential-torch",
+    "sequential-torch.h5": "sequential-torch",
+    "sequential-2.13.keras": "sequential-2.13",
+    "sequential-2.13.h5": "sequential-2.13",
+    "functional-torch.keras": "functional-torch",
+    "functional-jax.keras": "functional-torch",
+    "functional-torch.h5": "functional-torch",
+    "activations-torch.keras": "activations-torch",
+    "activations-jax.keras": "activations-torch",
+    "activations-torch.h5": "activations-torch",
+    "activations-2.13.keras": "activations-2.13",
+    "activations-2.13.h5": "activations-2.13",
+}
 
 
-def results(model: str) -> dict[str, NDArray[Any]]:
-    with np.load(FOLDER / f"{model}.npz") as stored:
+def results(run: str) -> dict[str, NDArray[Any]]:
+    with np.load(FOLDER / f"{run}.npz") as stored:
         return dict(stored)
 
 
-def assert_layers(layers: dict[str, LSTM], model: str) -> None:
+def assert_layers(layers: dict[str, LSTM], run: str) -> None:
     """Each layer, on what it got in Keras, gives what it gave there."""
-    stored = results(model)
-    for name in LAYERS[model]:
+    stored = results(run)
+    for name in LAYERS[run.partition("-")[0]]:
         expected = stored[f"{name}/out"]
         if layers[name].reverse:  # Keras gives the steps in the order in which it took them
             expected = expected[:, ::-1]
@@ -61,27 +70,34 @@ def assert_layers(layers: dict[str, LSTM], model: str) -> None:
         assert_close(output, expected, 1e-5, name)
 
 
-def reversed_copy(lstm: LSTM) -> LSTM:
-    copy = LSTM(**lstm.get_config() | {"reverse": True})
+def with_options(lstm: LSTM, **options: Any) -> LSTM:
+    copy = LSTM(**lstm.get_config() | options)
     copy.load_state_dict(lstm.state_dict())
     return copy
 
 
-@pytest.mark.parametrize(("model", "file"), FILES)
-def test_a_model_gives_what_keras_computed(model: str, file: str) -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_a_model_gives_what_keras_computed(file: str) -> None:
     layers = load(FOLDER / file)
-    assert list(layers) == list(LAYERS[model])
-    assert_layers(layers, model)
+    assert list(layers) == list(LAYERS[file.partition("-")[0]])
+    assert_layers(layers, FILES[file])
 
 
-@pytest.mark.parametrize("model", LAYERS)
+@pytest.mark.parametrize("model", ["sequential", "functional"])
 def test_weights_alone_give_what_keras_computed(model: str) -> None:
     layers = load(FOLDER / f"{model}.weights.h5")
     assert set(layers) == set(LAYERS[model].values())
     named = {name: layers[group] for name, group in LAYERS[model].items()}
     if model == "functional":  # weights do not say that this one goes backwards
-        named["lstm"] = reversed_copy(named["lstm"])
-    assert_layers(named, model)
+        named["lstm"] = with_options(named["lstm"], reverse=True)
+    assert_layers(named, f"{model}-torch")
+
+
+def test_weights_alone_have_keras_default_options() -> None:
+    (lstm,) = load(FOLDER / "activations.weights.h5").values()
+    assert lstm.get_config() == LSTM(3, 4, batch_first=True).get_config()
+    ((name, whole),) = load(FOLDER / "activations-torch.keras").items()
+    assert_layers({name: with_options(lstm, **whole.get_config())}, "activations-torch")
 
 
 @pytest.mark.parametrize("model", LAYERS)
@@ -95,7 +111,7 @@ def test_the_backend_that_wrote_a_file_plays_no_part(model: str) -> None:
 
 def test_a_whole_model_with_the_layers_around() -> None:
     """A sequence through the dense layers of the file too, from the input to the output."""
-    stored, layers = results("sequential"), load(FOLDER / "sequential-torch.keras")
+    stored, layers = results("sequential-torch"), load(FOLDER / "sequential-torch.keras")
     with h5py.File(FOLDER / "sequential.weights.h5") as file:
         before, after = (
             [np.array(file[f"layers/{name}/vars/{k}"]) for k in (0, 1)]
@@ -117,6 +133,14 @@ def test_options_come_from_the_configuration() -> None:
     assert others["stacked"].num_layers == 2
     assert [name for name, lstm in others.items() if lstm.reverse] == ["lstm"]
     assert all(lstm.batch_first for lstm in layers.values())
+    layer = load(FOLDER / "activations-torch.keras")["layer"]
+    assert layer.recurrent_dropout == 0.25
+    assert layer.activations == (("hard_sigmoid", 1 / 6, 0.5), "softsign", "softsign")
+
+
+def test_hard_sigmoid_is_that_of_the_version_that_wrote_a_file() -> None:
+    for file in ("activations-2.13.keras", "activations-2.13.h5"):
+        assert load(FOLDER / file)["layer"].activations[0] == "hard_sigmoid"  # of slope 0.2
 
 
 def test_reading_imports_neither_keras_nor_a_backend() -> None:
@@ -149,6 +173,8 @@ OURS: dict[str, dict[str, Any]] = {
     "three layers backwards": {"num_layers": 3, "reverse": True},
     "three layers of both directions": {"num_layers": 3, "bidirectional": True},
     "dropout": {"num_layers": 2, "dropout": 0.25, "input_dropout": 0.5},
+    "activations": {"activations": (("hard_sigmoid", 1 / 6, 0.5), "relu", "relu")},
+    "recurrent dropout": {"recurrent_dropout": 0.5},
     "locked dropout": {"num_layers": 2, "dropout": 0.25, "locked_dropout": True},
 }
 
@@ -192,7 +218,15 @@ def test_ours_come_back_to_the_bit(case: str, tmp_path: Path) -> None:
 
 
 def test_options_come_back_with_a_model(tmp_path: Path) -> None:
-    for case in ("plain", "float64", "no bias", "both directions", "backwards"):
+    for case in (
+        "plain",
+        "float64",
+        "no bias",
+        "both directions",
+        "backwards",
+        "activations",
+        "recurrent dropout",
+    ):
         lstm = keras_like(**OURS[case], input_dropout=0.5)
         save(lstm, tmp_path / "ours.keras")
         (returned,) = load(tmp_path / "ours.keras").values()

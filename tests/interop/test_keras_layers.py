@@ -5,6 +5,7 @@ The bound is the project's for float32, also where a layer is of float64 (see te
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from fastlstm import LSTM
 from fastlstm.interop.keras import from_keras, to_keras
+from fastlstm.interop.keras._configs import ACTIVATIONS
 from tests.keras_peer import Array, import_keras, randomise, run_layer, to_numpy
 from tests.support import assert_close, assert_same_bits, normal
 
@@ -45,6 +47,12 @@ CASES: dict[str, Build] = {
     "a cell": lambda L, dtype: L.RNN(L.LSTMCell(UNITS, dtype=dtype), dtype=dtype, **ALL),
     "a cell in both directions": lambda L, dtype: L.Bidirectional(
         L.RNN(L.LSTMCell(UNITS, dtype=dtype), dtype=dtype, **ALL), dtype=dtype
+    ),
+    "other activations": lambda L, dtype: L.LSTM(
+        UNITS, activation="softsign", recurrent_activation="hard_sigmoid", dtype=dtype, **ALL
+    ),
+    "an activation in both directions": lambda L, dtype: L.Bidirectional(
+        L.LSTM(UNITS, activation="relu", dtype=dtype, **ALL), dtype=dtype
     ),
     "backwards": lambda L, dtype: L.LSTM(UNITS, go_backwards=True, dtype=dtype, **ALL),
     "stacked cells backwards": lambda L, dtype: L.RNN(
@@ -206,10 +214,11 @@ def test_return_sequences_is_of_the_last_layer() -> None:
 
 
 def test_dropout_goes_there_and_back() -> None:
-    plain = LSTM(INPUTS, UNITS, 3, dropout=0.25, input_dropout=0.5, rng=0)
+    plain = LSTM(INPUTS, UNITS, 3, dropout=0.25, input_dropout=0.5, recurrent_dropout=0.1, rng=0)
     layers = to_keras(plain)
     assert [type(layer).__name__ for layer in layers] == ["LSTM", "Dropout"] * 2 + ["LSTM"]
     assert [layer.dropout for layer in layers[::2]] == [0.5, 0, 0]
+    assert [layer.recurrent_dropout for layer in layers[::2]] == [0.1] * 3
     assert layers[1].rate == 0.25
 
     locked = LSTM(INPUTS, UNITS, 3, dropout=0.25, locked_dropout=True, rng=0)
@@ -230,7 +239,41 @@ def test_a_spatial_dropout_between_layers_is_locked(keras: Any) -> None:
         assert (lstm.dropout, lstm.locked_dropout) == (0.5, True)
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("argument", ["activation", "recurrent_activation"])
+def test_an_activation_goes_there_and_back(keras: Any, argument: str, name: str) -> None:
+    layer = built(
+        keras, lambda L, dtype: L.LSTM(UNITS, **{argument: name}, dtype=dtype, **ALL), "float64"
+    )
+    layer.set_weights([0.3 * array for array in to_numpy(layer.weights)])  # relu and linear grow
+    lstm, x = from_keras(layer), sequences("float64")
+    assert_close(lstm(x)[0], run_layer(layer, x)[0], TOLERANCE)
+    again = to_keras(lstm).get_config()
+    assert again[argument] == name
+    again = from_keras(to_keras(lstm))
+    assert again.get_config() == lstm.get_config()
+
+
+def test_no_activation_is_a_linear_one(keras: Any) -> None:
+    layer = built(keras, lambda L, dtype: L.LSTM(UNITS, activation=None, dtype=dtype, **ALL))
+    assert from_keras(layer).activations == ("sigmoid", "affine", "affine")
+
+
 # --- dropout --------------------------------------------------------------------------------------
+
+
+def mask_of(features: int, rate: float, seed: int) -> Array:
+    kept = np.random.default_rng(seed).random((BATCH, features)) >= rate
+    return (kept / (1 - rate)).astype(np.float32)
+
+
+def drawing(monkeypatch: pytest.MonkeyPatch, *masks: Array) -> None:
+    """Let the next forward of ours draw these masks."""
+    left = list(masks)
+    monkeypatch.setattr(
+        "fastlstm._dropout.dropout_mask",
+        lambda _rng, shape, _p, dtype: left.pop(0).reshape(shape).astype(dtype),
+    )
 
 
 def test_keras_dropout_with_our_mask_is_our_input_dropout(
@@ -238,19 +281,39 @@ def test_keras_dropout_with_our_mask_is_our_input_dropout(
 ) -> None:
     """One mask for a sequence, the same at all steps and for all gates, and scaled."""
     layer = built(keras, lambda L, dtype: L.LSTM(UNITS, dropout=0.4, dtype=dtype, **ALL))
-    lstm, x = from_keras(layer), sequences("float32")
+    lstm, x, mask = from_keras(layer), sequences("float32"), mask_of(INPUTS, 0.4, 3)
     assert lstm.input_dropout == 0.4
-    mask = (np.random.default_rng(3).random((BATCH, INPUTS)) > 0.4).astype(np.float32) / 0.6
-    monkeypatch.setattr(
-        "fastlstm._dropout.dropout_mask",
-        lambda _rng, shape, _p, dtype: mask.reshape(shape).astype(dtype),
-    )
+    drawing(monkeypatch, mask)
     monkeypatch.setattr(layer.cell, "get_dropout_mask", lambda _: keras.ops.convert_to_tensor(mask))
     expected, h, c = run_layer(layer, x, training=True)
     output, (h_n, c_n), _ = lstm.forward(x, rng=np.random.default_rng(0))
     for actual, theirs in zip((output, h_n[0], c_n[0]), (expected, h, c), strict=True):
         assert_close(actual, theirs, TOLERANCE)
     assert np.abs(output - lstm(x)[0]).max() > 0.01  # the mask has acted
+
+
+def test_recurrent_dropout_with_our_masks_for_all_gates(
+    keras: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as there is any, Keras draws both masks once for each gate; ours is for all four."""
+    layer = built(
+        keras,
+        lambda L, dtype: L.LSTM(UNITS, dropout=0.3, recurrent_dropout=0.4, dtype=dtype, **ALL),
+    )
+    lstm, x = from_keras(layer), sequences("float32")
+    assert (lstm.input_dropout, lstm.recurrent_dropout) == (0.3, 0.4)
+    on_input, on_state = mask_of(INPUTS, 0.3, 3), mask_of(UNITS, 0.4, 4)
+    theirs_drawn = layer.cell.get_recurrent_dropout_mask(keras.ops.ones((BATCH, UNITS)))
+    assert [tuple(mask.shape) for mask in theirs_drawn] == [(BATCH, UNITS)] * 4
+    drawing(monkeypatch, on_input, on_state)
+    for name, mask in (("get_dropout_mask", on_input), ("get_recurrent_dropout_mask", on_state)):
+        four = [keras.ops.convert_to_tensor(mask)] * 4
+        monkeypatch.setattr(layer.cell, name, lambda _, four=four: four)
+    expected, h, c = run_layer(layer, x, training=True)
+    output, (h_n, c_n), _ = lstm.forward(x, rng=np.random.default_rng(0))
+    for actual, theirs in zip((output, h_n[0], c_n[0]), (expected, h, c), strict=True):
+        assert_close(actual, theirs, TOLERANCE)
+    assert np.abs(output - lstm(x)[0]).max() > 0.01
 
 
 # --- what cannot be carried -----------------------------------------------------------------------
@@ -353,9 +416,39 @@ def test_layers_that_make_no_stack_are_refused(keras: Any) -> None:
         from_keras([first, dropout, layer(UNITS), keras.layers.Dense(3), layer(UNITS)])
 
 
-def test_what_keras_lacks_is_named(keras: Any) -> None:
-    with pytest.raises(ValueError, match=r"weight_dropout=0.5: Keras' LSTM lacks it"):
-        to_keras(LSTM(INPUTS, UNITS, weight_dropout=0.5))
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"proj_size": 2},
+        {"peepholes": True},
+        {"clip": 3.0},
+        {"input_forget": True},
+        {"layer_norm": True},
+        {"weight_dropout": 0.5},
+        {"zoneout": [0.1, 0.2]},
+    ],
+    ids=str,
+)
+def test_an_option_that_keras_lacks_is_named(option: dict[str, Any]) -> None:
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=rf"^{name}={re.escape(repr(value))}: Keras' LSTM lacks"):
+        to_keras(LSTM(INPUTS, UNITS, **option))
+
+
+def test_activations_that_keras_lacks_are_named() -> None:
+    with pytest.raises(ValueError, match="one for both the second and the third, got 'tanh' and"):
+        to_keras(LSTM(INPUTS, UNITS, activations=("sigmoid", "tanh", "relu")))
+    # ONNX's own slope, which Keras 3 does not have, and one that float32 cannot tell from Keras'.
+    with pytest.raises(ValueError, match="Keras 3 has no 'hard_sigmoid'"):
+        to_keras(LSTM(INPUTS, UNITS, activations=("hard_sigmoid", "tanh", "tanh")))
+    rounded = ("hard_sigmoid", float(np.float32(1 / 6)))
+    layer = to_keras(LSTM(INPUTS, UNITS, activations=(rounded, "tanh", "tanh")))
+    assert layer.get_config()["recurrent_activation"] == "hard_sigmoid"
+    with pytest.raises(ValueError, match="Keras 3 has no"):
+        to_keras(LSTM(INPUTS, UNITS, activations=(rounded, "tanh", "tanh"), dtype="float64"))
+
+
+def test_what_is_no_lstm_is_refused(keras: Any) -> None:
     with pytest.raises(TypeError, match=r"lstm: expected a fastlstm.LSTM, got a LSTM"):
         to_keras(keras.layers.LSTM(3))
     with pytest.raises(TypeError, match="return_sequences: expected True or False, got 1"):

@@ -1,10 +1,12 @@
-"""Writes keras/: small models in the files that Keras 3 writes, and what it computes with them.
+"""Writes keras/: small models in the files that Keras writes, and what it computes with them.
 
     python -m tests.witnesses.make_keras
 
-Needs Keras with torch and jax; reading the files needs h5py alone. The files of one model that two
-backends wrote differ in nothing but dates and the identities of shared objects: the layout is
-Keras' own.
+Needs Keras 3 with torch and jax; reading the files needs h5py alone. The files of one model that
+two backends wrote differ in nothing but dates and the identities of shared objects: the layout is
+Keras' own. In an environment with Keras 2.13 (tensorflow-cpu==2.13.*), where files are laid out
+in ways of their own and "hard_sigmoid" has another slope, the same command writes those with 2.13
+in their names.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +65,24 @@ def functional(keras: Any) -> Any:
     return keras.Model(x, [last, other, wide], name="functional")
 
 
-MODELS = {"sequential": sequential, "functional": functional}
+def activations(keras: Any) -> Any:
+    """Options that stand in a configuration alone."""
+    layers = keras.layers
+    options = {"activation": "softsign", "recurrent_activation": "hard_sigmoid"}
+    return keras.Sequential(
+        [
+            keras.Input((None, INPUTS)),
+            layers.LSTM(4, return_sequences=True, recurrent_dropout=0.25, name="layer", **options),
+        ],
+        name="activations",
+    )
 
 
-def results(keras: Any, model: Any, x: np.ndarray[Any, Any]) -> dict[str, Any]:
+MODELS = {"sequential": sequential, "functional": functional, "activations": activations}
+OF_KERAS_2 = ("sequential", "activations")
+
+
+def results(model: Any, x: np.ndarray[Any, Any]) -> dict[str, Any]:
     """What goes into each layer at its first use, and what comes out."""
     kept: dict[str, Any] = {"x": x}
 
@@ -78,7 +95,8 @@ def results(keras: Any, model: Any, x: np.ndarray[Any, Any]) -> dict[str, Any]:
             output = call(value, *arguments, **options)
             for name, array in (("in", value), ("out", output)):
                 if not isinstance(array, (list, tuple)):
-                    kept.setdefault(f"{prefix}{name}", keras.ops.convert_to_numpy(array))
+                    array = array.detach() if hasattr(array, "detach") else array
+                    kept.setdefault(f"{prefix}{name}", np.asarray(array))
             return output
 
         layer.call = watched
@@ -89,31 +107,32 @@ def results(keras: Any, model: Any, x: np.ndarray[Any, Any]) -> dict[str, Any]:
     return kept
 
 
-def write(name: str) -> None:
-    """All files of one model, on the backend that this process has."""
+def write(name: str, label: str) -> None:
+    """The files of one model, on the backend that this process has."""
     import keras
 
-    backend = keras.backend.backend()
     model = MODELS[name](keras)
     rng = np.random.default_rng(len(name))
     model.set_weights([0.7 * rng.standard_normal(w.shape) for w in model.weights])
-    model.save(FOLDER / f"{name}-{backend}.keras")
-    if backend == BACKENDS[0]:
-        x = rng.standard_normal((BATCH, STEPS, INPUTS)).astype(np.float32)
+    model.save(FOLDER / f"{name}-{label}.keras")
+    x = rng.standard_normal((BATCH, STEPS, INPUTS)).astype(np.float32)
+    if label == BACKENDS[0]:
         model.save_weights(FOLDER / f"{name}.weights.h5")
-        model.save(FOLDER / f"{name}.h5")
-        np.savez_compressed(FOLDER / f"{name}.npz", **results(keras, model, x))
+    if label != BACKENDS[1]:
+        model.save(FOLDER / f"{name}-{label}.h5")
+        np.savez_compressed(FOLDER / f"{name}-{label}.npz", **results(model, x))
 
 
 def main() -> None:
     if len(sys.argv) > 1:
-        write(sys.argv[1])
+        write(*sys.argv[1:])
         return
     FOLDER.mkdir(exist_ok=True)
-    for backend in BACKENDS:
-        for name in MODELS:
-            command = [sys.executable, "-m", "tests.witnesses.make_keras", name]
-            subprocess.run(command, check=True, env=os.environ | {"KERAS_BACKEND": backend})
+    old = version("keras").startswith("2.13.")
+    for label in ("2.13",) if old else BACKENDS:
+        for name in OF_KERAS_2 if old else MODELS:
+            command = [sys.executable, "-m", "tests.witnesses.make_keras", name, label]
+            subprocess.run(command, check=True, env=os.environ | {"KERAS_BACKEND": label})
     for path in sorted(FOLDER.iterdir()):
         print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm._validate import Array
+from fastlstm._variants import Activation
 from fastlstm.lstm import LSTM
 
 Item = Mapping[str, Any]  # one serialised object of Keras
@@ -22,24 +23,20 @@ Weights = tuple[Array, ...]  # kernel (I, 4U), recurrent_kernel (U, 4U) and, wit
 
 LAYERS = ("LSTM", "RNN", "Bidirectional", "LSTMCell")  # classes of Keras that hold an LSTM
 CELLS = ("LSTM", "LSTMCell", "CuDNNLSTM")  # classes by whose name one is known
-# Arguments of ours that nothing in Keras' configuration depends on.
-_OF_THE_CALLER = ("input_size", "hidden_size", "batch_first", "dtype")
 
-Activation = str | list[Any]
-
-# Keras' activations that ours has under a name and with its parameters alpha and beta.
-_ACTIVATIONS: dict[str, Activation] = {
+# Keras' activations, as ours names them (with ONNX's names, alpha and beta).
+ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": "sigmoid",
     "tanh": "tanh",
     "relu": "relu",
     "softsign": "softsign",
     "softplus": "softplus",
-    "linear": ["affine", 1.0, 0.0],
-    "elu": ["elu", 1.0],
-    "leaky_relu": ["leaky_relu", 0.2],
-    "hard_sigmoid": ["hard_sigmoid", 1 / 6, 0.5],
+    "linear": "affine",
+    "elu": "elu",
+    "leaky_relu": ("leaky_relu", 0.2),
+    "hard_sigmoid": ("hard_sigmoid", 1 / 6, 0.5),
 }
-_HARD_SIGMOID_OF_KERAS_2 = ["hard_sigmoid", 0.2, 0.5]
+_HARD_SIGMOID_OF_KERAS_2 = "hard_sigmoid"  # with ONNX's numbers, 0.2 and 0.5
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Description:
             if replace(cell, dropout=first.dropout) != first:
                 raise ValueError(f"layers of one stack differ: {first} and {cell}")
         dropout, locked = self._dropout_between()
-        options = {
+        return {
             "hidden_size": first.units,
             "num_layers": len(self.cells),
             "bias": first.bias,
@@ -96,13 +93,12 @@ class Description:
             "dropout": dropout,
             "bidirectional": self.bidirectional,
             "reverse": self.reverse,
-            "activations": [first.recurrent_activation, first.activation, first.activation],
+            "activations": (first.recurrent_activation, first.activation, first.activation),
             "input_dropout": first.dropout,
             "locked_dropout": locked,
             "recurrent_dropout": first.recurrent_dropout,
             "dtype": first.dtype,
         }
-        return {name: value for name, value in options.items() if not _is_default(name, value)}
 
     def _dropout_between(self) -> tuple[float, bool]:
         rates = {cell.dropout for cell in self.cells[1:]}
@@ -257,14 +253,14 @@ def _cell(config: Item, keras_version: str) -> Cell:
 
 def _activation(config: Item, name: str, default: str, keras_version: str) -> Activation:
     value = config.get(name, default)
-    if isinstance(value, str) and value in _ACTIVATIONS:
+    if isinstance(value, str) and value in ACTIVATIONS:
         if value == "hard_sigmoid" and keras_version.partition(".")[0] in ("1", "2"):
             return _HARD_SIGMOID_OF_KERAS_2
-        return _ACTIVATIONS[value]
+        return ACTIVATIONS[value]
     if isinstance(value, dict):  # a function or a layer of the user's: named, and never made
         inner = value.get("config")
         value = inner if isinstance(inner, str) else value.get("class_name")
-    raise ValueError(f"{name}={value!r:.80}: expected one of {', '.join(_ACTIVATIONS)}")
+    raise ValueError(f"{name}={value!r:.80}: expected one of {', '.join(ACTIVATIONS)}")
 
 
 def _rate(config: Item, name: str) -> float:
@@ -282,8 +278,3 @@ def _dtype(policy: Any) -> str:
     if policy not in ("float32", "float64"):
         raise ValueError(f"dtype policy {policy!r:.80}: expected float32 or float64")
     return str(policy)
-
-
-def _is_default(name: str, value: Any) -> bool:
-    defaults = {"recurrent_dropout": 0.0, "activations": ["sigmoid", "tanh", "tanh"]}  # fmt: skip
-    return name in defaults and bool(value == defaults[name])

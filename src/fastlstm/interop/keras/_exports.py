@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastlstm._validate import Array
-from fastlstm.interop.keras._configs import _ACTIVATIONS, Activation, Weights
+from fastlstm._variants import Activation, name_and_numbers
+from fastlstm.interop.keras._configs import ACTIVATIONS, Weights
 from fastlstm.lstm import LSTM
 
 # Options that Keras has in one way or another; batch_first is no part of a layer of Keras.
@@ -38,7 +41,7 @@ def describe_layers(lstm: LSTM, *, return_sequences: bool, return_state: bool) -
         if k and lstm.dropout and not locked:
             items.append(serialised("Dropout", {"rate": lstm.dropout, "dtype": lstm.dtype.name}))
         between = lstm.dropout if locked else 0.0
-        cell = _cell_config(config) | {
+        cell = _cell_config(lstm) | {
             "dropout": between if k else lstm.input_dropout,
             "return_sequences": return_sequences or not last,
             "return_state": return_state and last,
@@ -91,23 +94,31 @@ def _bidirectional(cell: dict[str, Any]) -> dict[str, Any]:
     return serialised("Bidirectional", config)
 
 
-def _cell_config(config: dict[str, Any]) -> dict[str, Any]:
+def _cell_config(lstm: LSTM) -> dict[str, Any]:
     """What all LSTM layers of the stack have in common."""
-    f, g, h = config.get("activations", ["sigmoid", "tanh", "tanh"])
+    f, g, h = (_name_of(activation, lstm.dtype) for activation in lstm.activations)
     if g != h:
-        raise ValueError(f"activations: Keras has one for both g and h, got {g!r} and {h!r}")
+        raise ValueError(
+            f"activations: Keras has one for both the second and the third, got {g!r} and {h!r}"
+        )
     return {
-        "dtype": config["dtype"],
-        "units": config["hidden_size"],
-        "activation": _name_of(g),
-        "recurrent_activation": _name_of(f),
-        "use_bias": config["bias"],
-        "recurrent_dropout": config.get("recurrent_dropout", 0.0),
+        "dtype": lstm.dtype.name,
+        "units": lstm.hidden_size,
+        "activation": g,
+        "recurrent_activation": f,
+        "use_bias": lstm.bias,
+        "recurrent_dropout": lstm.recurrent_dropout,
     }
 
 
-def _name_of(activation: Activation) -> str:
-    for name, ours in _ACTIVATIONS.items():
-        if activation == ours:
+def _name_of(activation: Activation, dtype: np.dtype[Any]) -> str:
+    """Keras' name for an activation of ours; its numbers are compared as the layer rounds them."""
+
+    def rounded(one: Activation) -> tuple[str, list[float]]:
+        kind, numbers = name_and_numbers(one)
+        return kind, np.array(numbers, dtype).tolist()
+
+    for name, same in ACTIVATIONS.items():
+        if rounded(same) == rounded(activation):
             return name
     raise ValueError(f"activations: Keras 3 has no {activation!r}")
