@@ -108,7 +108,6 @@ class WeightCache(Derived):
     def __init__(self, parameters: Parameters) -> None:
         super().__init__(parameters)
         self._forward: dict[str, tuple[int, ForwardWeights]] = {}
-        self._backward: dict[str, tuple[int, Array]] = {}
         self._matrices: dict[str, tuple[int, Array]] = {}
         self._transposed: dict[str, tuple[int, Array]] = {}
 
@@ -140,9 +139,7 @@ class WeightCache(Derived):
 
     def backward_hh(self, suffix: str, hh_mask: Array | None = None) -> Array:
         """W_hh, likewise, for d_gates·W_hh: flat (4H, H) or in panels."""
-        if hh_mask is None:
-            return self._fresh(self._backward, suffix, self._derive_backward_hh)
-        return _flat_or_panels(self._parameters[f"weight_hh{suffix}"] * hh_mask)
+        return self.matrix(f"weight_hh{suffix}", transposed=False, mask=hh_mask)
 
     def _derive_forward(self, suffix: str) -> ForwardWeights:
         ih = self._parameters[f"weight_ih{suffix}"]
@@ -155,9 +152,6 @@ class WeightCache(Derived):
             return ForwardWeights(False, ih.reshape(-1), hh.reshape(-1), bias)
         packed = (_pack_gates(weight) for weight in (ih, hh, bias[:, np.newaxis]))
         return ForwardWeights(True, *packed)
-
-    def _derive_backward_hh(self, suffix: str) -> Array:
-        return self._derive_matrix(f"weight_hh{suffix}")
 
     def _derive_matrix(self, name: str) -> Array:
         return _flat_or_panels(self._parameters[name])
