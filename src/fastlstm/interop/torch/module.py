@@ -15,7 +15,9 @@ tensors is a `_Call`.
 - Backward uses the tape up. x, states and weights are saved as tensors, so that torch itself
   raises if one of them was changed in place, and a graph that was retained and is walked once more
   runs forward again, to the same bits: the seed of the dropout masks is kept.
-- Threads. At most as many as torch.set_num_threads allows.
+- Threads. At most as many as torch.set_num_threads allows. On Linux torch and our core ask for one
+  and the same libgomp.so.1, so there is one pool of threads, and not two that spin against each
+  other.
 """
 
 from __future__ import annotations
