@@ -132,14 +132,14 @@ def test_gradients_are_the_same(problem: Problem, count: int, least_sequences: i
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_so_they_are_of_many_units_and_rows(dtype: Any) -> None:
-    """More than are multiplied in one go: 256 terms, 120 rows; chunks and runs as they are."""
+    """More than are multiplied in one go, 256 terms and 120 rows, in one chunk of a segment."""
     rng = np.random.default_rng(0)
-    lstm = LSTM(300, 270, bidirectional=True, dtype=dtype, rng=rng)
-    x, lengths = normal(rng, (40, 70, 300), dtype), {"lengths": rng.integers(0, 41, 70)}
-    problem = Problem(lstm, x, random_state(rng, lstm, 70), lengths, 0, dropping=False)
+    lstm = LSTM(260, 260, dtype=dtype, rng=rng)
+    x, lengths = normal(rng, (6, 70, 260), dtype), rng.integers(3, 7, 70)
+    assert [segment.last for segment in segments(Packing(6, 70, lengths), 64)] == [3, 6]
+    problem = Problem(lstm, x, random_state(rng, lstm, 70), {"lengths": lengths}, 0, dropping=False)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(_stack, "CHUNK_BYTES", 400 << 10)
-        patched.setattr(_stack, "RUN_BYTES", 1 << 22)
+        patched.setattr(_stack, "CHUNK_BYTES", 1 << 22)
         expected = problem.gradients(checkpoint=False)
         assert_alike(problem.gradients(checkpoint=True), expected)
         with set_num_threads(3):
