@@ -60,8 +60,10 @@ static void KERNEL(activate)(real *out, const real *x, ptrdiff_t n, int kind, re
             out[k] = x[k] < 0 ? alpha * (real)expm1((double)x[k]) : x[k];
         break;
     case FASTLSTM_SOFTSIGN:
-        for (ptrdiff_t k = 0; k < n; k++)
-            out[k] = x[k] / (1 + (x[k] < 0 ? -x[k] : x[k]));
+        for (ptrdiff_t k = 0; k < n; k++) {
+            real size = x[k] < 0 ? -x[k] : x[k], sign = x[k] < 0 ? -1 : 1;
+            out[k] = size == (real)INFINITY ? sign : x[k] / (1 + size);
+        }
         break;
     default:
         assert(kind == FASTLSTM_SOFTPLUS);

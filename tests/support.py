@@ -52,12 +52,13 @@ def random_state(
 ) -> State:
     """Two different arrays in the shape of (h_0, c_0), without the batch axis for None."""
     runs = lstm.num_layers * (2 if lstm.bidirectional else 1)
-    shape = (runs, lstm.hidden_size) if batch is None else (runs, batch, lstm.hidden_size)
-    return normal(rng, shape, dtype or lstm.dtype), normal(rng, shape, dtype or lstm.dtype)
+    lead = (runs,) if batch is None else (runs, batch)
+    h_0 = normal(rng, (*lead, lstm.proj_size or lstm.hidden_size), dtype or lstm.dtype)
+    return h_0, normal(rng, (*lead, lstm.hidden_size), dtype or lstm.dtype)
 
 
 def output_shape(lstm: LSTM, steps: int, batch: int) -> tuple[int, int, int]:
-    width = lstm.hidden_size * (2 if lstm.bidirectional else 1)
+    width = (lstm.proj_size or lstm.hidden_size) * (2 if lstm.bidirectional else 1)
     return (batch, steps, width) if lstm.batch_first else (steps, batch, width)
 
 

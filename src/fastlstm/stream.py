@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock
 from typing import NoReturn
 
@@ -147,54 +149,64 @@ class VariantStream(Stream):
 
     __slots__ = ("_in_use", "_kept", "_version")
 
+    def __init__(
+        self, stack: Stack, parameters: Parameters, weights: WeightCache, batch_size: int | None
+    ) -> None:
+        self._in_use = Lock()
+        super().__init__(stack, parameters, weights, batch_size)
+
     def reset(self) -> None:
         """Back to a zero state, on the layer's present weights."""
         stack, rows = self._stack, self._batch_size or 1
-        self._in_use = Lock()
-        self._version = self._parameters.version
-        self._kept = (
-            np.zeros((stack.num_layers, rows, stack.state_size), stack.dtype),
-            np.zeros((stack.num_layers, rows, stack.hidden_size), stack.dtype),
-        )
+        with self._alone():
+            self._version = self._parameters.version
+            self._kept = (
+                np.zeros((stack.num_layers, rows, stack.state_size), stack.dtype),
+                np.zeros((stack.num_layers, rows, stack.hidden_size), stack.dtype),
+            )
 
     def step(self, x_t: Array, *, out: Array | None = None) -> Array:
         """Take x_t (B, I), or (I,), on, and return h of the last layer; see `Stream.step`."""
         x = self._take_input(x_t)
         target = None if out is None else self._take_output(out)
-        if not self._in_use.acquire(blocking=False):
-            raise RuntimeError(
-                "stream: in use already, by another thread or below a signal handler; a stream "
-                "is one user's, open one for each"
-            )
-        try:
+        with self._alone():
             if self._parameters.version != self._version:
                 raise RuntimeError(
                     "stream: stale, the weights changed since it was opened (version "
                     f"{self._version} then, {self._parameters.version} now); reset() opens it again"
                 )
-            h, c = self._state_arrays()
+            h, c = (array.copy() for array in self._kept)
             rows = x.reshape(-1, self._stack.input_size)
             output, _ = self._stack.forward(
                 self._weights, Packing(1, len(rows)), rows, h, c, zero_state=False, keep=False
             )
             self._kept = h, c
-        finally:
-            self._in_use.release()
         result = output.reshape(*self._rows(), self._stack.state_size)
         if target is None:
             return result
         target[...] = result
         return target
 
-    def _state_arrays(self) -> tuple[Array, Array]:
-        h, c = self._kept
-        return h.copy(), c.copy()
-
     def _state(self) -> tuple[Array, Array]:
-        h, c = self._state_arrays()
+        with self._alone():
+            h, c = self._kept
         lead = (self._stack.num_layers, *self._rows())
-        return h.reshape(*lead, h.shape[-1]), c.reshape(*lead, c.shape[-1])
+        return h.reshape(*lead, h.shape[-1]).copy(), c.reshape(*lead, c.shape[-1]).copy()
 
     def _set_state(self, h: Array, c: Array) -> None:
-        old_h, old_c = self._kept
-        self._kept = h.reshape(old_h.shape).copy(), c.reshape(old_c.shape).copy()
+        with self._alone():
+            old_h, old_c = self._kept
+            self._kept = h.reshape(old_h.shape).copy(), c.reshape(old_c.shape).copy()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse whoever comes while another one is in here."""
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError(
+                "stream: in use already, by another thread or below a signal handler; a stream "
+                "is one user's, open one for each"
+            )
+        try:
+            yield
+        finally:
+            self._in_use.release()
