@@ -68,8 +68,8 @@ static void KERNEL(activate)(real *out, const real *x, ptrdiff_t n, int kind, re
     default:
         assert(kind == FASTLSTM_SOFTPLUS);
         for (ptrdiff_t k = 0; k < n; k++) {
-            double past = x[k] > 0 ? (double)x[k] : 0; /* exp never overflows */
-            out[k] = (real)(past + log1p(exp((double)x[k] - 2 * past)));
+            double past = x[k] > 0 ? (double)x[k] : 0; /* so that exp does not overflow */
+            out[k] = (real)(past + log1p(exp(x[k] > 0 ? -(double)x[k] : (double)x[k])));
         }
     }
 }

@@ -599,7 +599,14 @@ def test_normalised_pre_activations_do_not_see_the_scale_of_the_weights(bias: bo
 
 
 @pytest.mark.parametrize("far", [np.inf, 1e30, 3e38])
-@pytest.mark.parametrize("names", [("sigmoid", "tanh", "tanh"), ("sigmoid", "softsign", "elu")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("sigmoid", "tanh", "tanh"),
+        ("sigmoid", "softsign", "elu"),
+        ("hard_sigmoid", "elu", "softplus"),
+    ],
+)
 def test_gates_far_out_give_no_nan(far: float, names: tuple[str, str, str]) -> None:
     """Of pre-activations that are infinite, or that no square of theirs is finite."""
     lstm = LSTM(1, 8, peepholes=True, activations=names, rng=0)

@@ -51,6 +51,8 @@ void test_step_f32(const isa_list *isas, ptrdiff_t cases);
 void test_step_f64(const isa_list *isas, ptrdiff_t cases);
 void test_step_back_f32(const isa_list *isas, ptrdiff_t cases);
 void test_step_back_f64(const isa_list *isas, ptrdiff_t cases);
+void test_variants_f32(const isa_list *isas, ptrdiff_t cases);
+void test_variants_f64(const isa_list *isas, ptrdiff_t cases);
 void test_flush(void);
 void print_throughput_f32(const isa_list *isas);
 void print_throughput_f64(const isa_list *isas);

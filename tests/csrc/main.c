@@ -172,6 +172,8 @@ int main(int count, char **arguments)
     test_step_f64(&isas, (ptrdiff_t)chosen.cases);
     test_step_back_f32(&isas, (ptrdiff_t)chosen.cases);
     test_step_back_f64(&isas, (ptrdiff_t)chosen.cases);
+    test_variants_f32(&isas, (ptrdiff_t)chosen.cases);
+    test_variants_f64(&isas, (ptrdiff_t)chosen.cases);
     test_activations_f32(&isas, chosen.stride);
     test_activations_f64(&isas, chosen.samples);
     test_flush();
