@@ -143,6 +143,7 @@ static void run_backward(cell *it, const call *how)
 
 static wide activation(int kind, wide x, wide alpha, wide beta)
 {
+    wide largest = from_bits(to_bits((real)INFINITY) - 1);
     switch (kind) {
     case FASTLSTM_SIGMOID:
         return wide_sigmoid(x);
@@ -164,8 +165,8 @@ static wide activation(int kind, wide x, wide alpha, wide beta)
     }
     case FASTLSTM_ELU:
         return x < 0 ? alpha * WIDE(expm1)(x) : x;
-    case FASTLSTM_SOFTSIGN:
-        return isinf(x) ? (x < 0 ? -1 : 1) : x / (1 + magnitude(x));
+    case FASTLSTM_SOFTSIGN: /* not isinf, which valgrind gets wrong for a long double */
+        return magnitude(x) > largest ? (x < 0 ? -1 : 1) : x / (1 + magnitude(x));
     default:
         return x > 0 ? x + WIDE(log1p)(WIDE(exp)(-x)) : WIDE(log1p)(WIDE(exp)(x));
     }

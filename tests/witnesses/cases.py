@@ -71,9 +71,22 @@ class Case:
         return 2 if self.bidirectional else 1
 
     @property
+    def output_size(self) -> int:
+        """Features of h in one direction."""
+        return self.hidden_size
+
+    @property
     def state_shape(self) -> tuple[int, ...]:
+        """Of c, and of h if that is as large."""
+        return self._state_shape(self.hidden_size)
+
+    @property
+    def h_shape(self) -> tuple[int, ...]:
+        return self._state_shape(self.output_size)
+
+    def _state_shape(self, features: int) -> tuple[int, ...]:
         runs = self.num_layers * self.directions
-        return (runs, self.batch, self.hidden_size) if self.batched else (runs, self.hidden_size)
+        return (runs, self.batch, features) if self.batched else (runs, features)
 
     def sequence_shape(self, features: int) -> tuple[int, ...]:
         if not self.batched:
@@ -97,13 +110,13 @@ class Case:
     def result_shapes(self) -> dict[str, tuple[int, ...]]:
         """What is compared, in the order in which a witness file holds it."""
         shapes: dict[str, tuple[int, ...]] = {
-            "output": self.sequence_shape(self.directions * self.hidden_size),
-            "h_n": self.state_shape,
+            "output": self.sequence_shape(self.directions * self.output_size),
+            "h_n": self.h_shape,
             "c_n": self.state_shape,
             "d_x": self.sequence_shape(self.input_size),
         }
         if self.state is not None:
-            shapes |= {"d_h_0": self.state_shape, "d_c_0": self.state_shape}
+            shapes |= {"d_h_0": self.h_shape, "d_c_0": self.state_shape}
         return shapes | self.weight_shapes()
 
     def size(self) -> int:

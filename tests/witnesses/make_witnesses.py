@@ -26,6 +26,7 @@ def run_torch(case: Case, dtype: torch.dtype) -> dict[str, Array]:
     lstm = torch.nn.LSTM(
         case.input_size, case.hidden_size, case.num_layers, bias=case.bias,
         batch_first=case.batch_first, bidirectional=case.bidirectional, dtype=dtype,
+        proj_size=0 if case.output_size == case.hidden_size else case.output_size,
     )  # fmt: skip
 
     def leaf(array: Array) -> torch.Tensor:
