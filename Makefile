@@ -88,6 +88,9 @@ test-build: $(VENV)/.installed  ## build in every way (sdist, wheel, editable, d
 mutants: $(VENV)/.test  ## break the core in many ways, one at a time: each must turn a test red
 	$(BIN)/python -m tests.mutations
 
+fuzz: $(VENV)/.oracles  ## feed every loader 100,000 changed files (two hours); COUNT, SEED, LOADER
+	$(BIN)/python -m tests.fuzz $(or $(LOADER),all) --count $(or $(COUNT),100000) --seed $(or $(SEED),0)
+
 $(VENV)/.peers: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e '.[peers]'
 	@touch $@

@@ -124,7 +124,7 @@ def _parse(onnx: ModuleType, path: Path) -> tuple[Proto, int]:
         size = os.fstat(file.fileno()).st_size
         if size > LARGEST_FILE:
             raise FormatError(f"{path}: {size} bytes, and no ONNX model has over {LARGEST_FILE}")
-        content = file.read(LARGEST_FILE)
+        content = file.read(size)
     try:
         return onnx.load_model_from_string(content), len(content)
     except Exception as error:  # protobuf's own, which has moved from version to version

@@ -44,6 +44,11 @@ def load(path: str | os.PathLike[str] | Proto, *, memory_limit: int = 2**32) -> 
         If it is no valid model, or has what cannot be run: the message names the node.
     ImportError
         If onnx is not installed.
+
+    Notes
+    -----
+    A file may be anybody's: no code is run from it, no file outside of its folder is opened, and
+    loading takes less than 64 times the size of the file (and of those that it names).
     """
     memory_limit = check_size("memory_limit", memory_limit, most=2**62)
     return Model(read_graph(path), memory_limit)

@@ -1,0 +1,119 @@
+"""Loaders and files that are nearly right: a result or a FormatError, and nothing else happens.
+
+This feeds a few hundred to each; `make fuzz` feeds 100,000.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.__main__ import CORPUS, run
+from tests.fuzz.loaders import LOADERS
+from tests.processes import run_python
+
+COUNT = 300
+EACH = [
+    pytest.param(name, marks=pytest.mark.oracle if loader.package == "torch" else [])
+    for name, loader in LOADERS.items()
+]
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_a_changed_file_is_loaded_or_refused(name: str) -> None:
+    pytest.importorskip(LOADERS[name].package)
+    report = run(name, 0, 0, COUNT)
+    assert report.failures == {}
+    assert report.counts["valid"] + report.counts["refused"] == COUNT - report.library.total()
+    # Changes that nobody survives, or that nobody sees, would show nothing.
+    assert min(report.counts["valid"], report.counts["refused"]) > COUNT // 20
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_what_once_failed_fails_no_more(name: str) -> None:
+    pytest.importorskip(LOADERS[name].package)
+    paths = sorted(map(str, (CORPUS / name).glob("*.bin")))
+    if paths:
+        assert run_python("-m", "tests.fuzz.worker", name, *paths) == ""
+
+
+def test_an_input_is_known_by_its_number() -> None:
+    code = (
+        "import hashlib; from tests.fuzz.loaders import LOADERS;"
+        "from tests.fuzz.worker import input_of; seeds = LOADERS['lstm'].seeds();"
+        "contents = [input_of('lstm', 3, k, seeds) for k in {}];"
+        "print(*(hashlib.sha256(content).hexdigest() for content in contents))"
+    )
+    forwards = run_python("-c", code.format("range(50)")).split()
+    backwards = run_python("-c", code.format("range(49, -1, -1)")).split()
+    assert forwards == backwards[::-1]
+    assert len(set(forwards)) > 40
+
+
+# Loaders that do what none must. The first argument is a folder in which a file can be opened.
+WRONG = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from fastlstm.storage import FormatError
+from tests.fuzz.loaders import LOADERS
+from tests.fuzz.worker import feed_files
+def load(path):
+    content = path.read_bytes()
+    if not content.startswith(b"!"):
+        return
+    {statement}
+loader = replace(LOADERS["lstm"], load=load, multiple=1)
+print(feed_files(loader, [b"!" * 1000, b"harmless"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("raise ValueError('no')", "ValueError at the test: no"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise FormatError('no')", "FormatError that does not name the file"),
+        ("exec('1')", "asked for: compile"),
+        ("import this", "asked for: import"),
+        ("open(sys.executable)", "asked for: open"),
+        ("open(path, 'a')", "asked for: open"),
+        ("__import__('os').system('true')", "asked for: os.system"),
+        ("__import__('socket').socket().close()", "asked for: "),
+        ("len(b'x' * 30_000_000)", "memory: 29"),
+        ("bytearray(10**11)", "MemoryError"),
+    ],
+)
+def test_what_a_loader_must_not_do_is_seen(statement: str, found: str) -> None:
+    printed = run_python("-c", WRONG.format(statement=statement))
+    assert found in printed
+    assert printed.rstrip().endswith(", '']")  # and the next file is looked at afresh
+
+
+def test_the_memory_that_a_hostile_header_takes_is_within_the_promise() -> None:
+    """JSON of brackets alone needs most for each byte, and a character of four makes it more."""
+    code = """
+import json, safetensors.numpy
+from fastlstm import storage
+from tests.fuzz.loaders import LOADERS
+from tests.fuzz.worker import feed_files
+deep = json.loads("[" + ("[" * 900 + "]" * 900 + ",") * 1_200 + "0]")
+contents = []
+for header in ({"config": deep}, {"\U0001f600": deep}, {"config": [[]] * 700_000}):
+    fields = {"format": "fastlstm", "version": 1, "kind": "lstm", "header": header}
+    fields["checksum"] = storage._checksum(fields, {})
+    text = json.dumps(fields, ensure_ascii=False)
+    contents.append(safetensors.numpy.save({}, {"fastlstm": text}))
+    table = json.dumps({"a": header}, ensure_ascii=False).encode()
+    contents.append(len(table).to_bytes(8, "little") + table)
+print([len(content) > 2_000_000 for content in contents], feed_files(LOADERS["lstm"], contents))
+"""
+    assert run_python("-c", code) == f"{[True] * 6} {[''] * 6}\n"
+
+
+def test_the_corpus_holds_each_input_under_its_name() -> None:
+    for path in Path(CORPUS).glob("*/*.bin"):
+        assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        assert path.stat().st_size < 300_000
