@@ -139,7 +139,7 @@ EXTENSIONS = [
         include_dirs=["csrc"],
         depends=[str(source) for source in sorted(Path("csrc").glob("*.[ch]"))],
     )
-    for name in ("blas", "kernels", "time_loop", "recompute", "variants", "dense", "stream")
+    for name in ("blas", "kernels", "time_loop", "recompute", "variants", "dense", "stream", "ctc")
 ]
 
 setup(

@@ -12,6 +12,7 @@ before the first or after the last.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -49,6 +50,8 @@ TESTS = [
     "tests/test_promises.py",
     "tests/test_lstm_gradients.py",
 ]
+# Files that have tests of their own, and no part in the others.
+TESTS_OF = {"src/fastlstm/_core/ctc.pyx": ["tests/test_ctc.py"]}
 TIMEOUT = 300  # seconds for the tests of one mutation: one that hangs is seen, too
 
 
@@ -92,6 +95,7 @@ PACKING = "src/fastlstm/packing.py"
 TAPE = "src/fastlstm/tape.py"
 PARAMETERS = "src/fastlstm/parameters.py"
 RANDOM = "src/fastlstm/_random.py"
+CTC = "src/fastlstm/_core/ctc.pyx"
 
 MUTATIONS = [
     # --- gates -----------------------------------------------------------------------------------
@@ -1123,6 +1127,40 @@ MUTATIONS = [
         "            version,\n",
         "            counter[0],\n",
     ),
+    # --- CTC -------------------------------------------------------------------------------------
+    Mutation(
+        "ctc: no blank needed between labels that repeat",
+        CTC,
+        "return j == 0 or it.labels[j] != it.labels[j - 1]",
+        "return True",
+    ),
+    Mutation("ctc: smaller numbers left out of a sum", CTC, "+= b.mantissa * DOWN", "+= 0"),
+    Mutation(
+        "ctc: the end out of reach of a state from which it is not",
+        CTC,
+        "it.states - 2 * (it.steps - t))",
+        "it.states - 2 * (it.steps - t) + 1)",
+    ),
+    Mutation("ctc: the posterior of a step kept", CTC, "posterior[label] = 0", "pass"),
+    Mutation(
+        "ctc: beta of the step after the last one counted again",
+        CTC,
+        "            ahead[it.states] = zero\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "ctc: no zeros past an end",
+        CTC,
+        "memset(&d_logits[t, b, 0], 0,",
+        "memset(&d_logits[t, b, 0], 1,",
+    ),
+    Mutation("ctc: one scratch for all threads", CTC, "scratch[team_member(), 0]", "scratch[0, 0]"),
+    Mutation(
+        "ctc: an emission of the label before",
+        CTC,
+        "now[s] = _times(number, emissions[1 + s // 2])",
+        "now[s] = _times(number, emissions[s // 2])",
+    ),
 ]
 
 
@@ -1161,11 +1199,11 @@ class Copy:
         if done.returncode:
             sys.exit(f"{done.stdout}\ndoes not build")
 
-    def tests(self, isa: str = "") -> tuple[bool, str]:
+    def tests(self, isa: str = "", files: list[str] = TESTS) -> tuple[bool, str]:
         """Whether they are green, on an instruction set if told, and the first that is not."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not oracle"]
         # The other instruction sets would be broken in the same way, at twice the time.
-        command += ["-p", "no:cacheprovider", "-k", "not every_other_instruction_set", *TESTS]
+        command += ["-p", "no:cacheprovider", "-k", "not every_other_instruction_set", *files]
         try:
             done = self._run(command, isa)
         except subprocess.TimeoutExpired:
@@ -1179,7 +1217,8 @@ class Copy:
 
     def red_somewhere(self) -> str:
         """The first test that is red on the processor's own instruction set or with BLAS."""
-        return self.tests()[1] or self.tests(BLAS_ONLY)[1]
+        everything = [*TESTS, *itertools.chain(*TESTS_OF.values())]
+        return self.tests(files=everything)[1] or self.tests(BLAS_ONLY)[1]
 
     def broken_by(self, mutation: Mutation) -> tuple[bool, str]:
         """What `tests` says while the mutation is in place."""
@@ -1189,7 +1228,7 @@ class Copy:
         try:
             if mutation.compiled:
                 self.build()
-            return self.tests(mutation.isa)
+            return self.tests(mutation.isa, TESTS_OF.get(mutation.file, TESTS))
         finally:
             # With a new time, so that the next build does not take what came of the mutation.
             path.write_text(source, encoding="utf-8")

@@ -43,8 +43,8 @@ def test_importing_takes_what_an_lstm_needs() -> None:
     """Files, training and the other layers come when they are asked for."""
     later = {
         f"fastlstm.{name}"
-        for name in ("training", "checkpoints", "storage", "saving", "optim", "losses", "cli",
-                     "tasks", "interop")
+        for name in ("training", "checkpoints", "storage", "saving", "optim", "losses", "ctc",
+                     "_core.ctc", "cli", "tasks", "interop")
     }  # fmt: skip
     assert not later & modules_after("import fastlstm")
     assert later & modules_after("import fastlstm; fastlstm.Trainer") >= {"fastlstm.training"}

@@ -2,7 +2,8 @@
 
 Each module has one reason to exist: blas calls SciPy's BLAS, kernels the C code, time_loop runs a
 layer in one direction, recompute makes its gates anew, stream steps a stack of layers, dense serves
-what stands around the recurrence. Everything above this package takes it from here.
+what stands around the recurrence. Everything above this package takes it from here, but for ctc,
+which few need and ctc.py imports by itself.
 """
 
 from fastlstm._core.blas import INTEGER_BITS as BLAS_INTEGER_BITS
