@@ -388,6 +388,13 @@ def test_a_layer_without_weights_is_refused(keras: Any) -> None:
             from_keras(layer)
 
 
+def test_layers_of_keras_2_are_refused(keras: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = built(keras, CASES["plain"])
+    monkeypatch.setattr(keras, "__version__", "2.15.0")
+    with pytest.raises(ValueError, match=r"expected a layer of Keras 3, got one of Keras 2\.15\.0"):
+        from_keras(layer)
+
+
 def test_layers_that_make_no_stack_are_refused(keras: Any) -> None:
     def layer(inputs: int, units: int = UNITS, **options: Any) -> Any:
         made = keras.layers.LSTM(units, **options)

@@ -59,6 +59,9 @@ def from_keras(layer: Any) -> LSTM:
     - ``stateful=True``: hand in the state that the call before returned.
     - A mask holds state and output, as ours does. Under Bidirectional (or with
       ``zero_output_for_mask``) Keras returns zeros there: ``output * mask[..., None]``.
+    - Dropout has the same rates and draws fewer masks. Keras draws one on the inputs for each
+      direction, and as soon as there is recurrent_dropout, one on the inputs and one on h for each
+      of the four gates; ours draws one on the inputs, and one on h for each direction.
     - Regularisers, constraints and initialisers are of no matter to a layer that has its weights.
     """
     if isinstance(layer, (list, tuple)):
