@@ -144,8 +144,8 @@ def ready(loader: Loader, seeds: list[bytes]) -> Iterator[tuple[Path, Watch, Mem
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         path = Path(folder) / f"input{loader.suffix}"
         _warm_up(loader, seeds, path)
-        taken = _status("VmSize") + LIMIT
-        resource.setrlimit(resource.RLIMIT_AS, (taken, taken))
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + LIMIT, most))
         yield path, watch, memory
 
 
