@@ -87,8 +87,8 @@ def test_every_layer_has_its_file(path: Path, layer: Layer) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in WITNESSES.glob("*.safetensors")))
 def test_files_of_older_versions_load_and_compute_what_they_did(name: str) -> None:
-    kinds = {"lstm": LSTM, "rnn": RNN, "linear": Linear, "embedding": Embedding}
-    layer: Any = fastlstm.load(WITNESSES / f"{name}.safetensors", kinds[name.split("-")[0]])
+    kinds = {"lstm-cell": LSTMCell, "rnn": RNN, "linear": Linear, "embedding": Embedding}
+    layer: Any = fastlstm.load(WITNESSES / f"{name}.safetensors", kinds.get(name, LSTM))
     with np.load(WITNESSES / f"{name}.npz") as file:
         x, expected = file["x"], file["output"]
     output = layer(x)
@@ -99,6 +99,23 @@ def test_files_of_older_versions_load_and_compute_what_they_did(name: str) -> No
 def test_the_first_witness_has_the_options_that_it_was_made_with() -> None:
     lstm = fastlstm.load(WITNESSES / "lstm.safetensors")
     assert repr(lstm) == "LSTM(3, 5, 2, dropout=0.25, bidirectional=True)"
+
+
+def test_a_witness_of_every_option_has_what_it_was_made_with() -> None:
+    assert repr(fastlstm.load(WITNESSES / "lstm-of-onnx.safetensors")) == (
+        "LSTM(3, 5, 1, reverse=True, peepholes=True, clip=0.5, input_forget=True, "
+        "activations=['hard_sigmoid', ['scaled_tanh', 1.7, 0.7], 'softsign'])"
+    )
+    assert repr(fastlstm.load(WITNESSES / "lstm-normalised.safetensors")) == (
+        "LSTM(3, 5, 2, dropout=0.1, bidirectional=True, proj_size=2, layer_norm=True, "
+        "input_dropout=0.2, locked_dropout=True, recurrent_dropout=0.3, weight_dropout=0.4, "
+        "zoneout=[0.05, 0.06])"
+    )
+    paths = [path for path in WITNESSES.glob("lstm*.safetensors") if path.stem != "lstm-cell"]
+    kept = [fastlstm.load(path) for path in paths]
+    plain = LSTM(1, 1, rng=0).get_config()
+    for option in plain.keys() - {"input_size", "hidden_size"}:
+        assert any(lstm.get_config()[option] != plain[option] for lstm in kept), option
 
 
 def test_any_reader_of_safetensors_sees_pytorchs_names(path: Path) -> None:

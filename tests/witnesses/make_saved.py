@@ -3,8 +3,9 @@
     python -m tests.witnesses.make_saved
 
 Versions to come have to read these files for ever, so one that is there is never written again;
-new options get a layer of their own in `LAYERS`. What is expected of an LSTM comes from
-tests/support.py's plain NumPy, of the others from the formula in `expected`.
+new options get a layer of their own in `LAYERS`. What is expected comes from plain NumPy, in
+tests/support.py and in `expected`; for options of the cell, which are compared with others
+elsewhere, from the layer itself in float64.
 """
 
 from __future__ import annotations
@@ -26,6 +27,16 @@ LAYERS: dict[str, Layer] = {
     "rnn": fastlstm.RNN(3, 4, rng=3),
     "linear": fastlstm.Linear(3, 4, rng=4),
     "embedding": fastlstm.Embedding(6, 4, rng=5),
+    "lstm-cell": fastlstm.LSTMCell(3, 5, rng=6),
+    "lstm-of-onnx": fastlstm.LSTM(
+        3, 5, reverse=True, peepholes=True, clip=0.5, input_forget=True,
+        activations=("hard_sigmoid", ("scaled_tanh", 1.7, 0.7), "softsign"), rng=7,
+    ),
+    "lstm-normalised": fastlstm.LSTM(
+        3, 5, 2, bidirectional=True, proj_size=2, layer_norm=True, dropout=0.1, input_dropout=0.2,
+        locked_dropout=True, recurrent_dropout=0.3, weight_dropout=0.4, zoneout=(0.05, 0.06),
+        rng=8,
+    ),
 }  # fmt: skip
 
 
@@ -36,12 +47,22 @@ def input_of(layer: Layer) -> Array:
         return rng.integers(0, layer.num_embeddings, (3, 2))
     config = layer.get_config()
     width = config.get("input_size", config.get("in_features"))
+    if isinstance(layer, fastlstm.LSTMCell):
+        return rng.standard_normal((2, width)).astype(config["dtype"])
     return rng.standard_normal((7, 2, width)).astype(config["dtype"])
 
 
 def expected(layer: Layer, x: Array) -> Array:
     """What a layer makes of a batch, in float64 NumPy."""
     weights = {name: array.astype(np.float64) for name, array in layer.state_dict().items()}
+    if isinstance(layer, fastlstm.LSTM) and (layer.peepholes or layer.layer_norm):
+        double = fastlstm.LSTM(**layer.get_config() | {"dtype": "float64"})
+        double.load_state_dict(weights)
+        return double(x.astype(np.float64))[0]
+    if isinstance(layer, fastlstm.LSTMCell):
+        lstm = fastlstm.LSTM(layer.input_size, layer.hidden_size)
+        lstm.load_state_dict({f"{name}_l0": array for name, array in layer.state_dict().items()})
+        return plain_lstm(lstm, x[None])[0][0]
     if isinstance(layer, fastlstm.LSTM):
         if layer.batch_first:
             return plain_lstm(layer, x.swapaxes(0, 1))[0].swapaxes(0, 1)
