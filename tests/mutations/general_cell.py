@@ -37,10 +37,10 @@ MUTATIONS = [
         "- (it->input_forget ? 0 : 0);",
     ),
     Mutation(
-        "cell: softplus overflows",
+        "cell: softplus of infinity",
         CELL,
         "exp(x[k] > 0 ? -(double)x[k] : (double)x[k])",
-        "exp((double)x[k]) - past",
+        "exp((double)x[k] - 2 * past)",
     ),
     Mutation(
         "cell: softsign of infinity",
