@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm import _core, _products, _scratch
+from fastlstm._direction import Direction
 from fastlstm._dropout import NO_MASKS, Masks, RowMask
 from fastlstm._gradients import Run, Segment, WeightSums
 from fastlstm._recompute import activations, in_order, segments, whole
@@ -45,21 +46,6 @@ class LayerRun:
 
     runs: list[Run | VariantRun]
     mask: RowMask | None
-
-
-@dataclass(frozen=True)
-class Direction:
-    """One direction of one layer."""
-
-    index: int  # among the states
-    suffix: str  # of the parameters' names,
-    weight_ih: str  # and the names
-    weight_hh: str
-    bias_ih: str
-    bias_hh: str
-    backwards: bool  # from the last step to the first
-    second: bool  # of its layer: it adds to the d_x that the first one wrote
-    columns: slice  # of the layer's output
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ decided by the cell's options and by the masks that the call draws, never by the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastlstm import _core, _products, _scratch
+from fastlstm._direction import Direction
 from fastlstm._dropout import Masks
 from fastlstm._gradients import Segment, WeightSums
 from fastlstm._validate import Array
@@ -19,9 +20,6 @@ from fastlstm._variants import Variant, index_and_numbers
 from fastlstm._weights import GATES, WeightCache, is_packed
 from fastlstm.packing import Packing
 from fastlstm.threads import team
-
-if TYPE_CHECKING:
-    from fastlstm._stack import Direction
 
 
 @dataclass
