@@ -581,6 +581,18 @@ def test_a_dropped_state_is_dropped_at_all_steps() -> None:
     np.testing.assert_array_equal(zero, numbers < 0.5)
 
 
+@pytest.mark.parametrize("proj_size", [0, 19])
+def test_the_mask_of_a_sequence_s_state_does_not_depend_on_lengths(proj_size: int) -> None:
+    """... its own or the others': masks are drawn in the caller's order."""
+    lstm = layer({"recurrent_dropout": 0.5, "proj_size": proj_size}, np.float64)
+    x, state = batch_for(lstm)
+    whole = lstm.forward(x, state, rng=np.random.default_rng(0))[0]
+    for lengths in (LENGTHS, LENGTHS[::-1].copy()):
+        output = lstm.forward(x, state, lengths=lengths, rng=np.random.default_rng(0))[0]
+        for b, length in enumerate(lengths):
+            assert_close(output[:length, b], whole[:length, b], 1e-12, f"sequence {b}")
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_normalised_pre_activations_do_not_see_the_scale_of_the_weights(bias: bool) -> None:
     """... where it is large beside the 1e-5 that are added to the variance."""

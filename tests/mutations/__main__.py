@@ -47,6 +47,7 @@ TESTS = [
     "tests/test_lstm.py",
     "tests/test_lstm_masks.py",
     "tests/test_lstm_reverse.py",
+    "tests/test_variants.py",
     "tests/test_variants_face.py",
     "tests/test_weights.py",
     "tests/test_blas.py",

@@ -106,7 +106,7 @@ MUTATIONS = [
     ),
     # --- masks and streams -----------------------------------------------------------------------
     Mutation(
-        "masks: the longest sequence has the first one's mask on its state",
+        "masks: the longest sequence's state is dropped as the first's",
         DROPOUT,
         "packing.sort(dropout_mask(self._rng, (1, packing.batch, width), p, dtype))[0]",
         "dropout_mask(self._rng, (1, packing.batch, width), p, dtype)[0]",
