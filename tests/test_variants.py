@@ -629,3 +629,15 @@ def test_gates_far_out_give_no_nan(far: float, names: tuple[str, str, str]) -> N
     x = np.ones((3, 2, 1), np.float32)
     for name, array in everything(lstm, x, None).items():
         assert not np.isnan(array).any(), name
+
+
+@pytest.mark.parametrize("name", ["softplus", "elu", "relu", "leaky_relu", "thresholded_relu"])
+def test_what_has_no_bound_is_infinite_where_its_input_is(name: str) -> None:
+    lstm = LSTM(1, 8, activations=("sigmoid", name, "tanh"), rng=0)
+    with lstm.editing() as parameters:
+        for array in parameters.values():
+            array[...] = 0
+        parameters["bias_ih_l0"][16:24] = np.inf
+    output, (_, c_n) = lstm(np.ones((3, 2, 1), np.float32))
+    assert (c_n == np.inf).all()
+    assert_close(output, np.full_like(output, 0.5), 1e-7)
