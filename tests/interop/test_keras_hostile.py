@@ -596,6 +596,42 @@ def test_a_heap_whose_objects_lead_nowhere(tmp_path: Path) -> None:
         load(path)
 
 
+def test_a_free_list_that_ends_in_itself(tmp_path: Path) -> None:
+    """Over this one HDF5 itself takes memory until there is none: found by changed files."""
+    content = bytearray((FOLDER / "activations.weights.h5").read_bytes())
+    at = content.index(b"HEAP\0")
+    _, free, address = struct.unpack_from("<3Q", content, at + 8)
+    struct.pack_into("<Q", content, address + free, free)
+    path = tmp_path / "ring.weights.h5"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="damaged HDF5, at the file: a free list without end"):
+        load(path)
+
+
+@pytest.mark.parametrize(("place", "value"), [(8, 9), (13, 4), (14, 4), (24, 8)])
+def test_addresses_that_are_not_as_hdf5_writes_them(place: int, value: int, tmp_path: Path) -> None:
+    content = bytearray((FOLDER / "activations.weights.h5").read_bytes())
+    content[place] = value
+    path = tmp_path / "addresses.weights.h5"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"superblock|addresses that HDF5 does not write"):
+        load(path)
+
+
+@pytest.mark.parametrize("version", ["earliest", "v108", "latest"])
+def test_every_layout_of_hdf5_is_taken(version: str, tmp_path: Path) -> None:
+    path = tmp_path / "copy.h5"
+    source = h5py.File(FOLDER / "activations-torch.h5")
+    with source, h5py.File(path, "w", libver=(version, "latest")) as file:
+        for name in source:
+            source.copy(name, file)
+        file.attrs.update(source.attrs)
+    (layer,) = load(path).values()
+    (same,) = load(FOLDER / "activations-torch.h5").values()
+    assert layer.get_config() == same.get_config()
+    np.testing.assert_array_equal(layer.weight_ih_l0, same.weight_ih_l0)
+
+
 def value_at(content: bytearray, name: bytes) -> int:
     """Where the value of an attribute is, in a message of version 1."""
     at = content.index(name + b"\0")

@@ -22,7 +22,7 @@ import numpy as np
 
 from fastlstm._extras import import_extra
 from fastlstm._validate import Array
-from fastlstm.interop.keras._strings import read_string
+from fastlstm.interop.keras._heaps import check_addresses, check_free_lists, read_string
 from fastlstm.storage import FormatError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -59,6 +59,8 @@ class Store:
         self._content = content
         self._left = len(content)  # bytes of arrays that may still be read
         with self._damaged("the file"):
+            check_addresses(content)
+            check_free_lists(content)
             self._file = self._h5py.File(io.BytesIO(content), "r")
             self._group = self._file["/"].id
 
