@@ -139,7 +139,17 @@ EXTENSIONS = [
         include_dirs=["csrc"],
         depends=[str(source) for source in sorted(Path("csrc").glob("*.[ch]"))],
     )
-    for name in ("blas", "kernels", "time_loop", "recompute", "variants", "dense", "stream", "ctc")
+    for name in (
+        "blas",
+        "kernels",
+        "time_loop",
+        "recompute",
+        "variants",
+        "dense",
+        "stream",
+        "ctc",
+        "beam",
+    )
 ]
 
 setup(

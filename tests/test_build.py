@@ -19,12 +19,12 @@ import pytest
 
 import fastlstm
 from fastlstm import _core
-from fastlstm._core import blas, ctc, dense, kernels, recompute, stream, time_loop, variants
+from fastlstm._core import beam, blas, ctc, dense, kernels, recompute, stream, time_loop, variants
 from tests.processes import ROOT, run_python
 
 PACKAGE = Path(str(fastlstm.__file__)).parent
 SOURCE = ROOT / "src" / "fastlstm"
-COMPILED = [blas, ctc, dense, kernels, recompute, stream, time_loop, variants]
+COMPILED = [beam, blas, ctc, dense, kernels, recompute, stream, time_loop, variants]
 
 
 def _name(module: ModuleType) -> str:

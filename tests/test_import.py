@@ -44,7 +44,7 @@ def test_importing_takes_what_an_lstm_needs() -> None:
     later = {
         f"fastlstm.{name}"
         for name in ("training", "checkpoints", "storage", "saving", "optim", "losses", "ctc",
-                     "_core.ctc", "cli", "tasks", "interop")
+                     "_core.ctc", "decoding", "_core.beam", "cli", "tasks", "interop")
     }  # fmt: skip
     assert not later & modules_after("import fastlstm")
     assert later & modules_after("import fastlstm; fastlstm.Trainer") >= {"fastlstm.training"}

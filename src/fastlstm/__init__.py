@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fastlstm._config import show_config as show_config
     from fastlstm.cell import LSTMCell as LSTMCell
     from fastlstm.ctc import ctc_loss as ctc_loss
+    from fastlstm.decoding import ctc_beam_search as ctc_beam_search
+    from fastlstm.decoding import ctc_greedy as ctc_greedy
     from fastlstm.layers import Dropout as Dropout
     from fastlstm.layers import Embedding as Embedding
     from fastlstm.layers import Linear as Linear
@@ -40,6 +42,8 @@ _HOMES = {
     "show_config": "_config",
     "LSTMCell": "cell",
     "ctc_loss": "ctc",
+    "ctc_beam_search": "decoding",
+    "ctc_greedy": "decoding",
     "Dropout": "layers",
     "Embedding": "layers",
     "Linear": "layers",
@@ -55,14 +59,14 @@ _HOMES = {
     "Trainer": "training",
 }
 _MODULES = (
-    "cell", "checkpoints", "ctc", "init", "layers", "losses", "optim", "reference", "rnn", "saving",
-    "schedules", "storage", "training",
+    "cell", "checkpoints", "ctc", "decoding", "init", "layers", "losses", "optim", "reference",
+    "rnn", "saving", "schedules", "storage", "training",
 )  # fmt: skip
 __all__ = [  # written out for type checkers
     "LSTM", "RNN", "SGD", "Adam", "AdamW", "Dropout", "Embedding", "LSTMCell", "Linear",
-    "Parameters", "Stream", "Trainer", "__version__", "clip_grad_norm", "ctc_loss",
-    "get_num_threads", "load", "mean_squared_error", "save", "set_num_threads", "show_config",
-    "softmax_cross_entropy",
+    "Parameters", "Stream", "Trainer", "__version__", "clip_grad_norm", "ctc_beam_search",
+    "ctc_greedy", "ctc_loss", "get_num_threads", "load", "mean_squared_error", "save",
+    "set_num_threads", "show_config", "softmax_cross_entropy",
 ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ import tomllib
 from pathlib import Path
 
 from tests.mutations import callers, general_cell, kernels, layers, losses, time_loop
-from tests.mutations.mutation import BLAS_ONLY, CELL, CTC, LOOP, RUNS, Mutation
+from tests.mutations.mutation import BEAM, BLAS_ONLY, CELL, CTC, LOOP, RUNS, Mutation
 
 MUTATIONS = [
     *kernels.MUTATIONS,
@@ -67,6 +67,7 @@ TESTS = [
 _GENERAL_CELL = [f"tests/test_variants{part}.py" for part in ("_oracle", "", "_face", "_gradients")]
 TESTS_OF = {
     CTC: ["tests/test_ctc.py"],
+    BEAM: ["tests/test_decoding.py"],
     CELL: _GENERAL_CELL,
     LOOP: _GENERAL_CELL,
     RUNS: _GENERAL_CELL,

@@ -1,8 +1,8 @@
-"""Mutations of CTC."""
+"""Mutations of CTC: its loss, and prefix beam search."""
 
 from __future__ import annotations
 
-from tests.mutations.mutation import CTC, Mutation
+from tests.mutations.mutation import BEAM, CTC, Mutation
 
 MUTATIONS = [
     # --- CTC -------------------------------------------------------------------------------------
@@ -39,4 +39,28 @@ MUTATIONS = [
         "now[s] = _times(number, emissions[1 + s // 2])",
         "now[s] = _times(number, emissions[s // 2])",
     ),
+    # --- prefix beam search -----------------------------------------------------------------------
+    Mutation(
+        "beam: a label twice without a blank between",
+        BEAM,
+        "BLANK if c == last else",
+        "TOTAL if c == last else",
+    ),
+    Mutation(
+        "beam: a prefix that comes back made anew",
+        BEAM,
+        "while node and tree[node, LABEL] != label",
+        "while node",
+    ),
+    Mutation(
+        "beam: paths to a longer prefix in the beam lost",
+        BEAM,
+        "if place == NONE:",
+        "if True:",
+    ),
+    Mutation(
+        "beam: paths to a longer prefix in the beam counted apart", BEAM, "or inside[c] or", "or"
+    ),
+    Mutation("beam: a place outside of the beam kept", BEAM, "tree[beam[i], PLACE] = NONE", "pass"),
+    Mutation("beam: what cannot be is kept", BEAM, "if score == -INFINITY:", "if False:"),
 ]

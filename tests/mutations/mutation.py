@@ -33,6 +33,7 @@ TAPE = "src/fastlstm/tape.py"
 PARAMETERS = "src/fastlstm/parameters.py"
 RANDOM = "src/fastlstm/_random.py"
 CTC = "src/fastlstm/_core/ctc.pyx"
+BEAM = "src/fastlstm/_core/beam.pyx"
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Each module has one reason to exist: blas calls SciPy's BLAS, kernels the C code, time_loop runs a
 layer in one direction, recompute makes its gates anew, stream steps a stack of layers, dense serves
-what stands around the recurrence. Everything above this package takes it from here, but for ctc,
-which few need and ctc.py imports by itself.
+what stands around the recurrence. Everything above this package takes it from here, but for ctc
+and beam, which few need: ctc.py and decoding.py import them by themselves.
 """
 
 from fastlstm._core.blas import INTEGER_BITS as BLAS_INTEGER_BITS
