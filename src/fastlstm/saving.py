@@ -22,7 +22,6 @@ from fastlstm.storage import FormatError
 _KINDS: dict[type[Layer], str] = {
     LSTM: "lstm", LSTMCell: "lstm-cell", RNN: "rnn", Linear: "linear", Embedding: "embedding",
 }  # fmt: skip
-_DTYPES = ("float32", "float64")
 
 AnyLayer = TypeVar("AnyLayer", bound=Layer)
 
@@ -115,8 +114,8 @@ def load(path: str | os.PathLike[str], layer: type[Layer] = LSTM) -> Layer:
 
 def _check_config(config: Mapping[str, Any], arrays: int) -> None:
     """What the constructors do not: they take more for a dtype, and list a layer's parameters."""
-    if "dtype" in config and config["dtype"] not in _DTYPES:
-        raise ValueError(f"dtype: expected {' or '.join(_DTYPES)}, got {config['dtype']!r:.80}")
+    if "dtype" in config:
+        storage.check_dtype_name(config["dtype"])
     layers = config.get("num_layers")
     if isinstance(layers, int) and layers > arrays:
         raise ValueError(f"num_layers: {layers} layers have more than {arrays} arrays")

@@ -189,6 +189,13 @@ def check_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
     return copied
 
 
+def check_dtype_name(value: object) -> str:
+    """Return the name of a layer's dtype in a header; NumPy's own parser takes much more."""
+    if value not in ("float32", "float64"):
+        raise ValueError(f"dtype: expected float32 or float64, got {value!r:.80}")
+    return str(value)
+
+
 def import_safetensors() -> ModuleType:
     """Return the module safetensors, or say how to get it."""
     import_extra("safetensors.numpy", extra="train", purpose="saving and loading")

@@ -413,6 +413,7 @@ class CharacterModel:
             # A header may claim any sizes: they are held against the arrays that are really there
             # before anything of those sizes is made.
             _check_sizes(header, file.arrays)
+            storage.check_dtype_name(header["dtype"])
             model = cls(header.pop("characters"), **header, rng=0)
             model._parameters.load_state_dict(file.arrays)
         except (TypeError, ValueError) as error:

@@ -104,6 +104,7 @@ def read_graph(source: object) -> Graph:
         model, size = _parse(onnx, path)
     else:
         raise TypeError(f"model: expected a path or an onnx.ModelProto, got {type(source)}")
+    _check_names(where, model)
     _refuse_foreign(onnx, where, model)
     constants = _read_initializers(onnx, where, model, folder)
     _check(onnx, where, model)
@@ -136,6 +137,17 @@ def _check(onnx: ModuleType, where: str, model: Proto) -> None:
         onnx.checker.check_model(model)
     except Exception as error:
         raise FormatError(f"{where}: no valid ONNX model: {error}") from error
+
+
+def _check_names(where: str, model: Proto) -> None:
+    """Names are text, which onnx does not see to: what is not comes out of a file as bytes."""
+    graph = model.graph
+    names = [value.name for value in (*graph.input, *graph.output, *graph.initializer)]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+    strange = [name for name in names if not isinstance(name, str)]
+    if strange:
+        raise FormatError(f"{where}: a name that is no text: {strange[0]!r:.80}")
 
 
 def _read_opset(onnx: ModuleType, where: str, model: Proto) -> int:

@@ -9,10 +9,12 @@ archive is refused before (torch writes none), and so are tensors larger than th
 from __future__ import annotations
 
 import os
+import pickletools
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -30,6 +32,9 @@ _DTYPES = frozenset(
 )
 # torch before this ran code from files in spite of weights_only (CVE-2025-32434).
 _SAFE_TORCH = (2, 6)
+# Characters of a global's name; of its pickles there are five in a file without an archive: a magic
+# number, a version, facts about the system, the state dict, and the keys of its storages.
+_LONGEST_GLOBAL, _PICKLES = 500, 5
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80\x02"
 
 
@@ -193,6 +198,7 @@ def _torch_entries(path: Path, file: BinaryIO, size: int) -> Mapping[str, Entry]
         )
     try:
         _check_archive(file, size)
+        _check_pickles(file)
         file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
         return dict(_tensors(path, torch, content))
@@ -227,6 +233,32 @@ def _check_archive(file: BinaryIO, size: int) -> None:
         raise ValueError("a compressed archive, which torch.save does not write")
     if sum(entry.file_size for entry in entries) > size:
         raise ValueError("its parts are larger than the whole")
+
+
+def _check_pickles(file: BinaryIO) -> None:
+    """Refuse names of globals that torch.load would take quadratic time to complain of."""
+    for pickled in _pickles(file):
+        try:
+            for opcode, argument, _ in pickletools.genops(pickled):
+                if opcode.name == "GLOBAL" and len(str(argument)) > _LONGEST_GLOBAL:
+                    raise UnpicklingError("a global with a name that no module has")
+        except UnpicklingError:
+            raise
+        except Exception:  # noqa: BLE001, no pickle: torch says so, too
+            continue
+
+
+def _pickles(file: BinaryIO) -> Iterator[BinaryIO]:
+    """The pickles of a file, unread: one in an archive, or several, one behind the other."""
+    file.seek(0)
+    if file.read(len(_ZIP)) == _ZIP:
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            yield from (BytesIO(archive.read(name)) for name in names)
+        return
+    file.seek(0)
+    for _ in range(_PICKLES):
+        yield file
 
 
 def _tensors(path: Path, torch: Any, content: object) -> Iterator[tuple[str, Entry]]:
