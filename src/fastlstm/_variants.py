@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fastlstm._validate import check_number, check_pair
@@ -40,7 +41,7 @@ class Variant:
     layer_norm: bool = False
     zoneout: tuple[float, float] = (0.0, 0.0)
 
-    @property
+    @cached_property
     def plain(self) -> bool:
         """Whether this is the cell of the fast loop."""
         return self == PLAIN_CELL

@@ -458,11 +458,10 @@ class LSTM(Layer):
 
     def _state_shapes(self, padded_shape: Shape) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of h and c, as the caller has them, beside an x or an output of this shape."""
-        h_shape, c_shape = (
-            state_shape(padded_shape, self._stack.runs, size, batch_first=self.batch_first)
-            for size in (self._stack.state_size, self.hidden_size)
+        c_shape = state_shape(
+            padded_shape, self._stack.runs, self.hidden_size, batch_first=self.batch_first
         )
-        return h_shape, c_shape
+        return (*c_shape[:-1], self._stack.state_size), c_shape
 
     def _check_batch(
         self, x: object, state: object, lengths: object, mask: object
@@ -482,14 +481,15 @@ class LSTM(Layer):
 
     def _pack_states(self, sequences: Sequences, h: Array | None, c: Array | None) -> State:
         """Copies in packed order, of zeros for None."""
-        batch, sizes = sequences.packing.batch, (self._stack.state_size, self.hidden_size)
-        packed_h, packed_c = (
-            np.zeros((self._stack.runs, batch, size), self.dtype)
-            if state is None
-            else sequences.pack_state(state)
-            for state, size in zip((h, c), sizes, strict=True)
+        return (
+            self._pack_state(sequences, h, self._stack.state_size),
+            self._pack_state(sequences, c, self.hidden_size),
         )
-        return packed_h, packed_c
+
+    def _pack_state(self, sequences: Sequences, state: Array | None, size: int) -> Array:
+        if state is None:
+            return np.zeros((self._stack.runs, sequences.packing.batch, size), self.dtype)
+        return sequences.pack_state(state)
 
 
 def _initial(
