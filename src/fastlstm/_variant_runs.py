@@ -35,7 +35,8 @@ class VariantRun:
     segments: tuple[Segment, ...]  # one, of all steps
     hh_mask: Array | None  # (4H, P), on W_hh
     m: Array | None  # (rows, H): h before its projection
-    normals: tuple[Array | None, ...]  # of x and of h, each (rows, 4H) and scales, if normalised
+    # What x and h give, normalised (rows, 4H), and its scales (rows,), of each; if normalised.
+    normals: tuple[Array | None, ...]
     drop_h: Array | None  # (B, P), what h_{t-1} is multiplied with
     h_before: Array | None  # (rows, P): h_{t-1} so multiplied
     held_c: Array | None  # (rows, H): what zoneout holds
@@ -99,74 +100,67 @@ def run_forward(
     masks: Masks,
 ) -> VariantRun | None:
     """Fill h (rows, P) and the final states; return what backward needs if `keep`."""
-    width, hidden, dtype, batch = h_n.shape[1], c_n.shape[1], x.dtype, packing.batch
-    rows = packing.rows if keep else batch  # of what is kept, or else of a step
+    width, hidden, dtype = h_n.shape[1], c_n.shape[1], x.dtype
     hh_mask = masks.on_weights((GATES * hidden, width), dtype)
     drop_h = masks.on_state(packing, width, dtype)
     held_c, held_h = masks.held(packing, hidden, width)
-    own = _Weights(weights, direction.suffix, hh_mask)
     norm, packed = variant.layer_norm, is_packed(dtype)
+    chunks, widest = packing.runs(chunk_rows), packing.chunks(chunk_rows)[1]
+    # Rows of what x gives, and of what a step makes: all where backward reads them, else as many
+    # as are looked at at a time.
+    given, made = (packing.rows,) * 2 if keep else (widest, packing.batch)
 
-    def take(columns: int, *, wanted: bool) -> Array | None:
-        return _scratch.take((rows, columns), dtype) if wanted else None
+    def take(*shape: int, wanted: bool) -> Array | None:
+        return _scratch.take(shape, dtype) if wanted else None
 
-    c = _scratch.take((rows, hidden), dtype)
-    m = take(hidden, wanted=variant.proj_size > 0)
-    normal_hh, scale_hh = take(GATES * hidden, wanted=norm), take(1, wanted=norm)
-    normal_ih, scale_ih = take(GATES * hidden, wanted=norm and keep), take(1, wanted=norm and keep)
-    h_before = take(width, wanted=drop_h is not None)
-    z = _scratch.take((packing.rows, GATES * hidden), dtype) if keep else None
+    z, c = _scratch.take((given, GATES * hidden), dtype), _scratch.take((made, hidden), dtype)
+    m = take(made, hidden, wanted=variant.proj_size > 0)
+    normal_ih, scale_ih = take(given, GATES * hidden, wanted=norm), take(given, wanted=norm)
+    normal_hh, scale_hh = take(made, GATES * hidden, wanted=norm), take(made, wanted=norm)
+    h_before = take(made, width, wanted=drop_h is not None)
     run = None
-    if z is not None:
+    if keep:
         run = VariantRun(
             x, h, z, c, c_n.copy(), h_n.copy(), cuts, hh_mask, m,
             (normal_ih, scale_ih, normal_hh, scale_hh), drop_h, h_before, held_c, held_h,
         )  # fmt: skip
-    cell = own.cell(variant)
+    own = _Weights(weights, direction.suffix, hh_mask)
+    cell, project = own.cell(variant), _Projection(own, norm, packed)
+    weight_hh = own.matrix("weight_hh", transposed=True)
+    weight_hr = own.matrix("weight_hr", transposed=True) if variant.proj_size else None
     work = 8.0 * packing.rows * hidden * (x.shape[1] + width)
-    chunks = packing.runs(chunk_rows)
     for first, last, some in reversed(chunks) if direction.backwards else chunks:
-        part = None if z is None else z[some]
-        at = slice(0, some.stop - some.start) if normal_ih is None else some
-        part = _project(own, variant, x[some], part, normal_ih, scale_ih, at)
+        at = some if keep else slice(0, some.stop - some.start)
+        project(z[at], x[some], _part(normal_ih, at), _part(scale_ih, at))
         with team(work, blas=not packed) as threads:
-            blocks = packing.blocks(threads)
             _core.variant_forward(
-                cell, h, c, m, part, normal_hh, _flat(scale_hh), h_n, c_n,
-                own.matrix("weight_hh", transposed=True),
-                own.matrix("weight_hr", transposed=True) if variant.proj_size else None,
+                cell, h, c, m, z[at], normal_hh, scale_hh, h_n, c_n, weight_hh, weight_hr,
                 own.get("gain_hh"), own.get("bias_hh") if norm else None,
                 drop_h, held_c, held_h, h_before, _kernel_scratch(threads, hidden, dtype),
-                packing.offsets, first, last, blocks, direction.backwards, keep, packed,
+                packing.offsets, first, last, packing.blocks(threads), direction.backwards, keep,
+                packed,
             )  # fmt: skip
-        if z is None:
-            _scratch.give(part)
     if not keep:
-        _give(c, m, normal_hh, h_before)
+        _give(z, c, m, normal_ih, scale_ih, normal_hh, scale_hh, h_before)
     return run
 
 
-def _project(
-    own: _Weights,
-    variant: Variant,
-    x: Array,
-    z: Array | None,
-    normal: Array | None,
-    scale: Array | None,
-    at: slice,
-) -> Array:
-    """What x gives to the pre-activations, with the biases: (n, 4H), into z if there is one."""
-    weight = own["weight_ih"]
-    panels = own.matrix("weight_ih", transposed=True) if is_packed(x.dtype) else None
-    if z is None:
-        z = _scratch.take((len(x), len(weight)), x.dtype)
-    if not variant.layer_norm:
-        return _products.linear(x, weight, own.bias(), panels, out=z)
-    raw = np.empty_like(z) if normal is None else normal[at]
-    scales = np.empty(len(x), x.dtype) if scale is None else scale[at].reshape(-1)
-    _products.linear(x, weight, None, panels, out=raw)
-    _core.normalize(z, raw, scales, own["gain_ih"], own.get("bias_ih"))
-    return z
+class _Projection:
+    """What x gives to the pre-activations, with the biases."""
+
+    def __init__(self, own: _Weights, norm: bool, packed: bool) -> None:
+        self._weight = own["weight_ih"]
+        self._panels = own.matrix("weight_ih", transposed=True) if packed else None
+        self._bias = own.get("bias_ih") if norm else own.bias()
+        self._gain = own.get("gain_ih")
+
+    def __call__(self, z: Array, x: Array, normal: Array | None, scale: Array | None) -> None:
+        """Fill z (n, 4H), and what is normalised on the way where there is room for it."""
+        if normal is None or scale is None or self._gain is None:
+            _products.linear(x, self._weight, self._bias, self._panels, out=z)
+        else:
+            _products.linear(x, self._weight, None, self._panels, out=normal)
+            _core.normalize(z, normal, scale, self._gain, self._bias)
 
 
 def run_backward(
@@ -203,7 +197,7 @@ def run_backward(
         with team(work, blas=not packed) as threads:
             _core.variant_backward(
                 own.cell(variant), run.z, d_raw, d_projected, sums, d_h, d_c, d_output, run.c,
-                run.c_0, normal_hh, _flat(scale_hh), own.matrix("weight_hh", transposed=False),
+                run.c_0, normal_hh, scale_hh, own.matrix("weight_hh", transposed=False),
                 own.matrix("weight_hr", transposed=False) if projected else None,
                 own.get("gain_hh"), run.drop_h, run.held_c, run.held_h, d_m, c_prev, past_h,
                 past_c, _kernel_scratch(threads, hidden, dtype), packing.offsets,
@@ -211,9 +205,9 @@ def run_backward(
             )  # fmt: skip
     d_ih = run.z
     normal_ih, scale_ih, _, _ = run.normals
-    if normal_ih is not None:
+    if normal_ih is not None and scale_ih is not None:
         d_ih = _scratch.take(run.z.shape, dtype)
-        _core.normalize_back(d_ih, run.z, own["gain_ih"], normal_ih, _flat(scale_ih))
+        _core.normalize_back(d_ih, run.z, own["gain_ih"], normal_ih, scale_ih)
     if need_x:
         _products.matmul(d_ih, own["weight_ih"], out=d_x, accumulate=direction.second)
     grads = {}
@@ -250,8 +244,8 @@ def _kernel_scratch(threads: int, hidden: int, dtype: np.dtype[Any]) -> Array:
     return np.empty((threads, _core.SCRATCH * hidden), dtype)
 
 
-def _flat(column: Any) -> Any:
-    return None if column is None else column.reshape(-1)
+def _part(array: Array | None, rows: slice) -> Array | None:
+    return None if array is None else array[rows]
 
 
 def _give(*arrays: Array | None) -> None:

@@ -101,7 +101,7 @@ MUTATIONS = [
     Mutation(
         "run: the gradient of what x gives passes its normalisation by",
         RUNS,
-        '_core.normalize_back(d_ih, run.z, own["gain_ih"], normal_ih, _flat(scale_ih))',
+        '_core.normalize_back(d_ih, run.z, own["gain_ih"], normal_ih, scale_ih)',
         "d_ih[...] = run.z",
     ),
     # --- masks and streams -----------------------------------------------------------------------
