@@ -66,8 +66,11 @@ class _Weights:
 
     def bias(self) -> Array | None:
         """Both biases added up."""
-        first, second = self.get("bias_ih"), self.get("bias_hh")
-        return None if first is None or second is None else np.add(first, second)
+        return self._weights.bias(self._suffix)
+
+    def panels(self, name: str) -> Array | None:
+        """Those of Wᵀ; None where BLAS serves."""
+        return self._weights.transposed(f"{name}{self._suffix}")
 
     def matrix(self, name: str, *, transposed: bool) -> Array:
         """W, or Wᵀ, for a product with it on the right: panels, or W row by row."""
@@ -125,7 +128,7 @@ def run_forward(
             (normal_ih, scale_ih, normal_hh, scale_hh), drop_h, h_before, held_c, held_h,
         )  # fmt: skip
     own = _Weights(weights, direction.suffix, hh_mask)
-    cell, project = own.cell(variant), _Projection(own, norm, packed)
+    cell, project = own.cell(variant), _Projection(own, norm=norm)
     weight_hh = own.matrix("weight_hh", transposed=True)
     weight_hr = own.matrix("weight_hr", transposed=True) if variant.proj_size else None
     work = 8.0 * packing.rows * hidden * (x.shape[1] + width)
@@ -148,9 +151,9 @@ def run_forward(
 class _Projection:
     """What x gives to the pre-activations, with the biases."""
 
-    def __init__(self, own: _Weights, norm: bool, packed: bool) -> None:
+    def __init__(self, own: _Weights, *, norm: bool) -> None:
         self._weight = own["weight_ih"]
-        self._panels = own.matrix("weight_ih", transposed=True) if packed else None
+        self._panels = own.panels("weight_ih")
         self._bias = own.get("bias_ih") if norm else own.bias()
         self._gain = own.get("gain_ih")
 

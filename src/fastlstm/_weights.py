@@ -83,41 +83,18 @@ class Derived:
 
 
 class PanelCache(Derived):
-    """A dense layer's matrices W in panels of Wᵀ, for x·Wᵀ on the packed path."""
+    """A layer's matrices as products with them on the right read them: in panels, or row by row.
 
-    def __init__(self, parameters: Parameters) -> None:
-        super().__init__(parameters)
-        self._transposed: dict[str, tuple[int, Array]] = {}
-
-    def transposed(self, name: str) -> Array | None:
-        """Panels of the transpose of the parameter with this name; None where BLAS serves."""
-        if not is_packed(self._parameters[name].dtype):
-            return None
-        return self._fresh(self._transposed, name, self._derive_transposed)
-
-    def _derive_transposed(self, name: str) -> Array:
-        return _pack(self._parameters[name], transposed=True)
-
-
-class WeightCache(Derived):
-    """The derived weights of an LSTM's directions.
-
-    On the BLAS path matrices are views of the parameters themselves.
+    On the BLAS path they are views of the parameters themselves.
     """
 
     def __init__(self, parameters: Parameters) -> None:
         super().__init__(parameters)
-        self._forward: dict[str, tuple[int, ForwardWeights]] = {}
         self._matrices: dict[str, tuple[int, Array]] = {}
         self._transposed: dict[str, tuple[int, Array]] = {}
 
-    @property
-    def parameters(self) -> Mapping[str, Array]:
-        """What all of this is made of."""
-        return self._parameters
-
     def matrix(self, name: str, *, transposed: bool, mask: Array | None = None) -> Array:
-        """A matrix W, or Wᵀ, for a product with it on the right, flat: panels, or W row by row.
+        """The parameter W of this name, or Wᵀ, flat: panels, or W row by row.
 
         With a mask, W is multiplied by it, and not kept for another call.
         """
@@ -125,6 +102,38 @@ class WeightCache(Derived):
             return _flat_or_panels(self._parameters[name] * mask, transposed=transposed)
         derive = self._derive_transposed if transposed else self._derive_matrix
         return self._fresh(self._transposed if transposed else self._matrices, name, derive)
+
+    def transposed(self, name: str) -> Array | None:
+        """Panels of the transpose of the parameter with this name; None where BLAS serves."""
+        if not is_packed(self._parameters[name].dtype):
+            return None
+        return self.matrix(name, transposed=True)
+
+    def _derive_matrix(self, name: str) -> Array:
+        return _flat_or_panels(self._parameters[name])
+
+    def _derive_transposed(self, name: str) -> Array:
+        return _flat_or_panels(self._parameters[name], transposed=True)
+
+
+class WeightCache(PanelCache):
+    """The derived weights of an LSTM's directions."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        super().__init__(parameters)
+        self._forward: dict[str, tuple[int, ForwardWeights]] = {}
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        """What all of this is made of."""
+        return self._parameters
+
+    def bias(self, suffix: str) -> Array | None:
+        """Both biases of the direction with this suffix added up, if it has them."""
+        if f"bias_ih{suffix}" not in self._parameters:
+            return None
+        both: Array = self._parameters[f"bias_ih{suffix}"] + self._parameters[f"bias_hh{suffix}"]
+        return both
 
     def forward(self, suffix: str, hh_mask: Array | None = None) -> ForwardWeights:
         """What the forward pass of the direction with this suffix needs.
@@ -144,20 +153,13 @@ class WeightCache(Derived):
     def _derive_forward(self, suffix: str) -> ForwardWeights:
         ih = self._parameters[f"weight_ih{suffix}"]
         hh = self._parameters[f"weight_hh{suffix}"]
-        if f"bias_ih{suffix}" in self._parameters:
-            bias = self._parameters[f"bias_ih{suffix}"] + self._parameters[f"bias_hh{suffix}"]
-        else:
+        bias = self.bias(suffix)
+        if bias is None:
             bias = np.zeros(len(ih), ih.dtype)
         if not is_packed(ih.dtype):
             return ForwardWeights(False, ih.reshape(-1), hh.reshape(-1), bias)
         packed = (_pack_gates(weight) for weight in (ih, hh, bias[:, np.newaxis]))
         return ForwardWeights(True, *packed)
-
-    def _derive_matrix(self, name: str) -> Array:
-        return _flat_or_panels(self._parameters[name])
-
-    def _derive_transposed(self, name: str) -> Array:
-        return _flat_or_panels(self._parameters[name], transposed=True)
 
 
 def _flat_or_panels(weight: Array, *, transposed: bool = False) -> Array:
