@@ -132,6 +132,15 @@ static void KERNEL(times_slope)(real *d, const real *x, const real *y, ptrdiff_t
 
 /* --------------------------------------------------------------------------- normalisation --- */
 
+static real KERNEL(sum_of_lanes)(vec sums)
+{
+    real lanes[V_WIDTH], sum = 0;
+    v_store(lanes, sums);
+    for (int lane = 0; lane < V_WIDTH; lane++)
+        sum += lanes[lane];
+    return sum;
+}
+
 /* The sum of n elements, in the order of the lanes of a vector. */
 static real KERNEL(sum)(const real *x, ptrdiff_t n)
 {
@@ -141,11 +150,7 @@ static real KERNEL(sum)(const real *x, ptrdiff_t n)
         sums = v_add(sums, v_load(x + k));
     if (k < n)
         sums = v_add(sums, v_load_part(x + k, n - k));
-    real lanes[V_WIDTH], sum = 0;
-    v_store(lanes, sums);
-    for (int lane = 0; lane < V_WIDTH; lane++)
-        sum += lanes[lane];
-    return sum;
+    return KERNEL(sum_of_lanes)(sums);
 }
 
 static real KERNEL(sum_of_products)(const real *x, const real *y, ptrdiff_t n)
@@ -156,11 +161,7 @@ static real KERNEL(sum_of_products)(const real *x, const real *y, ptrdiff_t n)
         sums = v_fma(v_load(x + k), v_load(y + k), sums);
     if (k < n)
         sums = v_fma(v_load_part(x + k, n - k), v_load_part(y + k, n - k), sums);
-    real lanes[V_WIDTH], sum = 0;
-    v_store(lanes, sums);
-    for (int lane = 0; lane < V_WIDTH; lane++)
-        sum += lanes[lane];
-    return sum;
+    return KERNEL(sum_of_lanes)(sums);
 }
 
 static void KERNEL(normalize)(real *normal, real *scale, const real *x, ptrdiff_t rows,
@@ -196,6 +197,8 @@ static void KERNEL(normalize_back)(real *d_x, const real *d, const real *gain, c
 
 static void KERNEL(clip)(real *z, ptrdiff_t n, real limit)
 {
+    if (limit == (real)INFINITY)
+        return;
     for (ptrdiff_t k = 0; k < n; k++)
         z[k] = z[k] < -limit ? -limit : z[k] > limit ? limit : z[k];
 }

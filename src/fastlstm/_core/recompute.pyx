@@ -9,6 +9,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint64_t
 
 from fastlstm._core.blas cimport real
+from fastlstm._core.rows cimport alive
 from fastlstm._core.step cimport step_forward
 from fastlstm._core.threads cimport fastlstm_flush_begin, fastlstm_flush_end
 
@@ -51,23 +52,20 @@ cdef void _cells_part(
 ) noexcept nogil:
     """Some sequences and units through all of the steps, in the direction's order."""
     cdef uint64_t mode = fastlstm_flush_begin()
-    cdef Py_ssize_t hidden = c.shape[1], steps = offsets.shape[0] - 1
+    cdef Py_ssize_t hidden = c.shape[1]
     cdef Py_ssize_t step = -1 if backwards else 1
     cdef Py_ssize_t t = last - 1 if backwards else first
     cdef Py_ssize_t _step, row, row_pre, rows, entered
     for _step in range(last - first):
         row, row_pre = offsets[t] + sequence, offsets[t] - offsets[first] + sequence
-        rows = min(offsets[t + 1] - offsets[t], sequence_end) - sequence
+        rows = alive(offsets, t, sequence, sequence_end)
         # Sequences that have the step before, too: the others begin with c_0.
-        entered = 0
-        if 0 <= t - step < steps:
-            entered = min(rows, offsets[t - step + 1] - offsets[t - step] - sequence)
+        entered = min(rows, alive(offsets, t - step, sequence, sequence_end))
         if entered > 0:
             step_forward(
                 &h[sequence, 0], &c[row, 0], &gates[row, 0], &pre[row_pre, 0], <real*>NULL,
                 &c[offsets[t - step] + sequence, 0], &weight_hh[0], entered, hidden, unit,
                 unit_end, hidden, hidden, t & 1, packed)
-        entered = max(entered, 0)
         if entered < rows:
             step_forward(
                 &h[sequence + entered, 0], &c[row + entered, 0], &gates[row + entered, 0],

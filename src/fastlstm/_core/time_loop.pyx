@@ -41,6 +41,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from fastlstm._core.blas cimport real
+from fastlstm._core.rows cimport alive
 from fastlstm._core.step cimport carry_back, project, step_backward, step_forward
 from fastlstm._core.threads cimport (
     fastlstm_barrier, fastlstm_barrier_wait, fastlstm_flush_begin, fastlstm_flush_end,
@@ -89,15 +90,6 @@ cdef inline int _threads(const Py_ssize_t[::1] blocks, const Py_ssize_t[::1] sha
 
 # --- forward -------------------------------------------------------------------------------------
 
-cdef inline Py_ssize_t _alive(
-    const Py_ssize_t[::1] offsets, Py_ssize_t t, Py_ssize_t first, Py_ssize_t last
-) noexcept nogil:
-    """Sequences of the block [first, last) that have a step t; none outside of the sequence."""
-    if t < 0 or t >= offsets.shape[0] - 1:
-        return 0
-    return max(0, min(offsets[t + 1] - offsets[t], last) - first)
-
-
 cdef inline Py_ssize_t _pre_row(
     const Py_ssize_t[::1] offsets, Py_ssize_t chunk_first, bint keep, bint packed
 ) noexcept nogil:
@@ -143,8 +135,8 @@ cdef void _forward_steps(
     cdef Py_ssize_t t = chunk_last - 1 if backwards else chunk_first
     cdef Py_ssize_t _step, row, row_prev = 0
     # Sequences of the block that have the step before this one, this one, and the one after.
-    cdef Py_ssize_t entered, rows = _alive(offsets, t - step, first, part.last)
-    cdef Py_ssize_t staying = _alive(offsets, t, first, part.last)
+    cdef Py_ssize_t entered, rows = alive(offsets, t - step, first, part.last)
+    cdef Py_ssize_t staying = alive(offsets, t, first, part.last)
     # Plain pointers: a step of a small layer takes less than to pass a memoryview on.
     cdef real* h_rows = &h[0, 0]
     cdef real* h_first = &h_n[0, 0] + first * hidden
@@ -156,7 +148,7 @@ cdef void _forward_steps(
     cdef real* kept = NULL
     for _step in range(chunk_last - chunk_first):
         entered, rows = min(rows, staying), staying
-        staying = _alive(offsets, t + step, first, part.last)
+        staying = alive(offsets, t + step, first, part.last)
         row = offsets[t] + first
         c_rows = all_c + row * hidden if keep else c_first
         if entered > 0:
@@ -283,11 +275,11 @@ cdef void _backward_part(
     cdef Py_ssize_t t = 0 if backwards else steps - 1
     cdef Py_ssize_t _step, row, begin, end, row_next = 0, row_prev = 0
     # Sequences of the block that have the step after this one, this one, and the one before.
-    cdef Py_ssize_t later, entered, rows = 0, earlier = _alive(offsets, t, first, part.last)
+    cdef Py_ssize_t later, entered, rows = 0, earlier = alive(offsets, t, first, part.last)
     cdef const real* c_prev
     for _step in range(steps):
         later, rows = min(rows, earlier), earlier
-        earlier = _alive(offsets, t - step, first, part.last)
+        earlier = alive(offsets, t - step, first, part.last)
         entered = min(rows, earlier)
         row = offsets[t] + first
         if entered > 0:
@@ -364,9 +356,9 @@ def previous_h(
     cdef Py_ssize_t t, b, entered, row
     with nogil:
         for t in range(first, last):
-            entered = min(_alive(offsets, t, 0, batch), _alive(offsets, t - step, 0, batch))
+            entered = min(alive(offsets, t, 0, batch), alive(offsets, t - step, 0, batch))
             row = offsets[t] - offsets[first]
             for b in range(entered):
                 memcpy(&out[row + b, 0], &h[offsets[t - step] + b, 0], width)
-            for b in range(entered, _alive(offsets, t, 0, batch)):
+            for b in range(entered, alive(offsets, t, 0, batch)):
                 memcpy(&out[row + b, 0], &h_0[b, 0], width)

@@ -28,6 +28,7 @@ from fastlstm._core.kernels cimport (
     FASTLSTM_ACTIVATIONS, FASTLSTM_VARIANT_SCRATCH, fastlstm_variant_f32, fastlstm_variant_f64,
     isa, multiply_packed, normalize as normalize_rows, normalize_back as normalize_rows_back,
 )
+from fastlstm._core.rows cimport alive
 from fastlstm._core.threads cimport (
     fastlstm_flush_begin, fastlstm_flush_end, team_member, team_size,
 )
@@ -185,15 +186,6 @@ cdef void _scale_and_shift(
         normal += width
 
 
-cdef inline Py_ssize_t _alive(
-    const Py_ssize_t[::1] offsets, Py_ssize_t t, Py_ssize_t first, Py_ssize_t last
-) noexcept nogil:
-    """Sequences of the block [first, last) that have a step t; none outside of the sequence."""
-    if t < 0 or t >= offsets.shape[0] - 1:
-        return 0
-    return max(0, min(offsets[t + 1] - offsets[t], last) - first)
-
-
 # --- forward -------------------------------------------------------------------------------------
 
 cdef void _forward_block(
@@ -214,7 +206,7 @@ cdef void _forward_block(
     cdef const real* h_prev
     for i in range(last_step - first_step):
         t = last_step - 1 - i if backwards else first_step + i
-        rows = _alive(offsets, t, first, last)
+        rows = alive(offsets, t, first, last)
         if rows == 0:
             continue
         row = offsets[t] + first
@@ -319,7 +311,7 @@ cdef void _backward_block(
     cdef const real* d_gates
     for i in range(steps):
         t = i if backwards else steps - 1 - i
-        rows = _alive(offsets, t, first, last)
+        rows = alive(offsets, t, first, last)
         if rows == 0:
             continue
         row = offsets[t] + first
@@ -339,7 +331,7 @@ cdef void _backward_block(
                      hidden, False, packed)
             d_new = &d_m[first, 0]
         # c before the step: of the step before, or of the beginning for sequences that enter.
-        entered = min(rows, _alive(offsets, t - step, first, last))
+        entered = min(rows, alive(offsets, t - step, first, last))
         if entered > 0:
             memcpy(&c_prev[first, 0], &c[offsets[t - step] + first, 0],
                    entered * hidden * sizeof(real))
