@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from fastlstm.lstm import LSTM
@@ -60,6 +63,20 @@ def random_state(
 def output_shape(lstm: LSTM, steps: int, batch: int) -> tuple[int, int, int]:
     width = (lstm.proj_size or lstm.hidden_size) * (2 if lstm.bidirectional else 1)
     return (batch, steps, width) if lstm.batch_first else (steps, batch, width)
+
+
+@contextmanager
+def torch_runner(maker: str) -> Iterator[Any]:
+    """run(case, "float32" or "float64") by a module that makes witnesses, on a thread of torch's.
+
+    Skips the test where torch is not installed.
+    """
+    torch = pytest.importorskip("torch")
+    run_torch = import_module(f"tests.witnesses.{maker}").run_torch
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield lambda case, dtype: run_torch(case, getattr(torch, dtype))
+    torch.set_num_threads(before)
 
 
 def layer_of(case: Case, dtype: Any, **options: Any) -> LSTM:

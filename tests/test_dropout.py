@@ -23,6 +23,7 @@ from tests.support import (
     random_state,
     run_case,
     tolerance_of,
+    torch_runner,
 )
 from tests.witnesses.dropped import Dropped, FrozenGenerator, draw_dropped
 from tests.witnesses.stored import DROPPED_SEEDS, DROPPED_SEEDS_FLOAT32, stored_dropped
@@ -75,14 +76,8 @@ def test_every_kind_of_dropout_meets_every_kind_of_batch() -> None:
 
 @pytest.fixture
 def run_torch() -> Iterator[Any]:
-    """run_torch(dropped, "float32" or "float64") -> torch's results."""
-    torch = pytest.importorskip("torch")
-    from tests.witnesses.make_dropped import run_torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield lambda dropped, dtype: run_torch(dropped, getattr(torch, dtype))
-    torch.set_num_threads(before)
+    with torch_runner("make_dropped") as run:
+        yield run
 
 
 @pytest.mark.oracle

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import assert_close, relative_error, run_case, tolerance_of
+from tests.support import assert_close, relative_error, run_case, tolerance_of, torch_runner
 from tests.witnesses.cases import LARGE, SMALL, Array, Case, Extents, draw
 from tests.witnesses.stored import (
     LARGE_SEEDS,
@@ -87,14 +87,8 @@ def test_nothing_in_a_case_is_zero_or_equal_to_something_else() -> None:
 
 @pytest.fixture
 def run_torch() -> Iterator[Any]:
-    """run_torch(case, "float32" or "float64") -> torch's results."""
-    torch = pytest.importorskip("torch")
-    from tests.witnesses.make_witnesses import run_torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield lambda case, dtype: run_torch(case, getattr(torch, dtype))
-    torch.set_num_threads(before)
+    with torch_runner("make_witnesses") as run:
+        yield run
 
 
 @pytest.mark.oracle

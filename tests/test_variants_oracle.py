@@ -13,7 +13,7 @@ import pytest
 
 from fastlstm import LSTM
 from fastlstm._variants import ACTIVATIONS as KNOWN
-from tests.support import Array, assert_close, normal, run_case, tolerance_of
+from tests.support import Array, assert_close, normal, run_case, tolerance_of, torch_runner
 from tests.witnesses.cases import WELL_CONDITIONED
 from tests.witnesses.dropped import FrozenGenerator
 from tests.witnesses.stored import (
@@ -73,14 +73,8 @@ def test_the_cases_have_every_option_with_and_without_masks() -> None:
 
 @pytest.fixture
 def run_torch() -> Iterator[Any]:
-    """run_torch(case, "float32" or "float64") -> torch's results."""
-    torch = pytest.importorskip("torch")
-    from tests.witnesses.make_variants import run_torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield lambda case, dtype: run_torch(case, getattr(torch, dtype))
-    torch.set_num_threads(before)
+    with torch_runner("make_variants") as run:
+        yield run
 
 
 @pytest.mark.oracle

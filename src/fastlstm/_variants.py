@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fastlstm._validate import check_number, check_pair
+import numpy as np
+
+from fastlstm._random import uniform_arrays
+from fastlstm._validate import Array, check_number, check_pair
 from fastlstm._weights import GATES
 
 # The activations of ONNX in the order of csrc/kernels.h, each with its own alpha and beta.
@@ -69,6 +72,20 @@ class Variant:
 
 
 PLAIN_CELL = Variant()
+
+
+def initial_parameters(
+    rng: np.random.Generator,
+    shapes: Mapping[str, tuple[int, ...]],
+    bound: float,
+    dtype: np.dtype[Any],
+) -> dict[str, Array]:
+    """U(-bound, bound), as PyTorch has it; a normalisation begins with gain 1 and bias 0."""
+    kept = {name: shape for name, shape in shapes.items() if name.startswith(("gain_", "bias_c"))}
+    drawn = {name: shape for name, shape in shapes.items() if name not in kept}
+    arrays = uniform_arrays(rng, drawn, bound, dtype)
+    arrays |= {name: np.full(s, name.startswith("gain_"), dtype) for name, s in kept.items()}
+    return {name: arrays[name] for name in shapes}
 
 
 def check_activations(value: object) -> tuple[str | tuple[Any, ...], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import DTypeLike
 
 from fastlstm import _scratch
 from fastlstm._dropout import Dropouts, Masks
-from fastlstm._random import uniform_arrays
 from fastlstm._sequences import Sequences, check_sequences, check_state, state_shape
 from fastlstm._stack import Stack
 from fastlstm._validate import (
@@ -27,7 +26,13 @@ from fastlstm._validate import (
     check_pair,
     check_size,
 )
-from fastlstm._variants import Variant, check_activations, check_zoneout, pair_of
+from fastlstm._variants import (
+    Variant,
+    check_activations,
+    check_zoneout,
+    initial_parameters,
+    pair_of,
+)
 from fastlstm._weights import WeightCache
 from fastlstm.parameters import Layer
 from fastlstm.stream import Stream, VariantStream
@@ -216,7 +221,9 @@ class LSTM(Layer):
         )
         shapes = self._stack.parameter_shapes()
         bound = 1 / math.sqrt(self.hidden_size)
-        self._begin(rng, shapes, self.dtype, lambda rng: _initial(rng, shapes, bound, self.dtype))
+        self._begin(
+            rng, shapes, self.dtype, lambda rng: initial_parameters(rng, shapes, bound, self.dtype)
+        )
         self._weights = WeightCache(self._parameters)
 
     @classmethod
@@ -490,20 +497,6 @@ class LSTM(Layer):
         if state is None:
             return np.zeros((self._stack.runs, sequences.packing.batch, size), self.dtype)
         return sequences.pack_state(state)
-
-
-def _initial(
-    rng: np.random.Generator,
-    shapes: Mapping[str, tuple[int, ...]],
-    bound: float,
-    dtype: np.dtype[Any],
-) -> dict[str, Array]:
-    """U(-bound, bound), as PyTorch has it; a normalisation begins with gain 1 and bias 0."""
-    kept = {name: shape for name, shape in shapes.items() if name.startswith(("gain_", "bias_c"))}
-    drawn = {name: shape for name, shape in shapes.items() if name not in kept}
-    arrays = uniform_arrays(rng, drawn, bound, dtype)
-    arrays |= {name: np.full(s, name.startswith("gain_"), dtype) for name, s in kept.items()}
-    return {name: arrays[name] for name in shapes}
 
 
 def _unpack_states(sequences: Sequences, h: Array, c: Array) -> State:

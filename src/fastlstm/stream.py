@@ -10,6 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from fastlstm import _core
+from fastlstm._core.stream import IN_USE, stale
 from fastlstm._stack import Stack
 from fastlstm._validate import (
     Array,
@@ -172,10 +173,7 @@ class VariantStream(Stream):
         target = None if out is None else self._take_output(out)
         with self._alone():
             if self._parameters.version != self._version:
-                raise RuntimeError(
-                    "stream: stale, the weights changed since it was opened (version "
-                    f"{self._version} then, {self._parameters.version} now); reset() opens it again"
-                )
+                raise RuntimeError(stale(self._version, self._parameters.version))
             h, c = (array.copy() for array in self._kept)
             rows = x.reshape(-1, self._stack.input_size)
             output, _ = self._stack.forward(
@@ -203,10 +201,7 @@ class VariantStream(Stream):
     def _alone(self) -> Iterator[None]:
         """Refuse whoever comes while another one is in here."""
         if not self._in_use.acquire(blocking=False):
-            raise RuntimeError(
-                "stream: in use already, by another thread or below a signal handler; a stream "
-                "is one user's, open one for each"
-            )
+            raise RuntimeError(IN_USE)
         try:
             yield
         finally:

@@ -15,7 +15,7 @@ import torch
 from tests.support import relative_error
 from tests.witnesses.cases import Array, moved
 from tests.witnesses.dropped import Dropped, LayerMasks, draw_dropped, masks_of
-from tests.witnesses.make_witnesses import MOVES
+from tests.witnesses.make_witnesses import MOVES, results_of
 
 CASES = 80
 FILE = Path(__file__).with_name("dropped.npz")
@@ -38,23 +38,10 @@ def run_torch(dropped: Dropped, dtype: torch.dtype) -> dict[str, Array]:
         output, final = _run_layer(dropped, layer, masks, weights, output, initial)
         finals.append(final)
     h_n, c_n = (torch.cat(states) for states in zip(*finals, strict=True))
-    loss = torch.zeros((), dtype=dtype)
-    if case.d_output is not None:
-        loss = loss + (output * torch.tensor(case.d_output, dtype=dtype)).sum()
-    if case.d_state is not None:
-        for final, d_final in zip((h_n, c_n), case.d_state, strict=True):
-            loss = loss + (final * torch.tensor(d_final, dtype=dtype)).sum()
-    loss.backward()  # type: ignore[no-untyped-call]
-
-    results = {"output": output, "h_n": h_n, "c_n": c_n, "d_x": x.grad}
+    leaves = {"d_x": x, **weights}
     if state is not None:
-        results |= {"d_h_0": state[0].grad, "d_c_0": state[1].grad}
-    results |= {name: weight.grad for name, weight in weights.items()}
-    return {
-        # What nothing depends on has no gradient at all in torch.
-        name: np.zeros(shape) if results[name] is None else results[name].detach().numpy()
-        for name, shape in case.result_shapes().items()
-    }
+        leaves |= {"d_h_0": state[0], "d_c_0": state[1]}
+    return results_of(case, (output, h_n, c_n), leaves)
 
 
 def _run_layer(

@@ -18,7 +18,7 @@ from torch.nn import functional
 from tests.support import relative_error
 from tests.witnesses import make_witnesses
 from tests.witnesses.cases import Array, moved
-from tests.witnesses.make_witnesses import MOVES
+from tests.witnesses.make_witnesses import MOVES, results_of
 from tests.witnesses.variants import DirectionMasks, VariantCase, draw_variant, masks_of
 
 CASES = 110
@@ -60,22 +60,8 @@ def run_torch(case: VariantCase, dtype: torch.dtype) -> dict[str, Array]:
         output, h_n, c_n = output[:, 0], h_n[:, 0], c_n[:, 0]
     elif case.batch_first:
         output = output.transpose(0, 1)
-    loss = torch.zeros((), dtype=dtype)
-    if case.d_output is not None:
-        loss = loss + (output * torch.tensor(case.d_output, dtype=dtype)).sum()
-    if case.d_state is not None:
-        for state, d_final in zip((h_n, c_n), case.d_state, strict=True):
-            loss = loss + (state * torch.tensor(d_final, dtype=dtype)).sum()
-    loss.backward()  # type: ignore[no-untyped-call]
-
-    results = {"output": output, "h_n": h_n, "c_n": c_n, "d_x": x.grad}
-    results |= {"d_h_0": h_0.grad, "d_c_0": c_0.grad}
-    results |= {name: weight.grad for name, weight in weights.items()}
-    return {
-        # What nothing depends on has no gradient at all in torch.
-        name: np.zeros(shape) if results[name] is None else results[name].detach().numpy()
-        for name, shape in case.result_shapes().items()
-    }
+    leaves = {"d_x": x, "d_h_0": h_0, "d_c_0": c_0, **weights}
+    return results_of(case, (output, h_n, c_n), leaves)
 
 
 def _run_direction(

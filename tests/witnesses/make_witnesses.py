@@ -7,7 +7,9 @@ Needs torch; reading the file (stored.py) does not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,20 +47,29 @@ def run_torch(case: Case, dtype: torch.dtype) -> dict[str, Array]:
         output, _ = torch.nn.utils.rnn.pad_packed_sequence(
             packed_output, batch_first=case.batch_first, total_length=case.steps
         )
-    loss = torch.zeros((), dtype=dtype)
-    if case.d_output is not None:
-        loss = loss + (output * torch.tensor(case.d_output, dtype=dtype)).sum()
-    if case.d_state is not None:
-        for final, d_final in zip((h_n, c_n), case.d_state, strict=True):
-            loss = loss + (final * torch.tensor(d_final, dtype=dtype)).sum()
-    loss.backward()  # type: ignore[no-untyped-call]
-
-    results = {"output": output, "h_n": h_n, "c_n": c_n, "d_x": x.grad}
+    leaves = {"d_x": x, **dict(lstm.named_parameters())}
     if state is not None:
-        results |= {"d_h_0": state[0].grad, "d_c_0": state[1].grad}
-    results |= {name: parameter.grad for name, parameter in lstm.named_parameters()}
+        leaves |= {"d_h_0": state[0], "d_c_0": state[1]}
+    return results_of(case, (output, h_n, c_n), leaves)
+
+
+def results_of(
+    case: Case,
+    outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    leaves: Mapping[str, torch.Tensor],
+) -> dict[str, Array]:
+    """Output and final states, and gradients of the case's loss with respect to the leaves."""
+    results: dict[str, Any] = dict(zip(("output", "h_n", "c_n"), outputs, strict=True))
+    loss = torch.zeros((), dtype=outputs[0].dtype)
+    if case.d_output is not None:
+        loss = loss + (outputs[0] * torch.tensor(case.d_output, dtype=loss.dtype)).sum()
+    if case.d_state is not None:
+        for final, d_final in zip(outputs[1:], case.d_state, strict=True):
+            loss = loss + (final * torch.tensor(d_final, dtype=loss.dtype)).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    results |= {name: leaf.grad for name, leaf in leaves.items()}
     return {
-        # A weight that nothing depends on has no gradient at all in torch.
+        # What nothing depends on has no gradient at all in torch.
         name: np.zeros(shape) if results[name] is None else results[name].detach().numpy()
         for name, shape in case.result_shapes().items()
     }

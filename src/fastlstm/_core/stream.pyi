@@ -2,6 +2,10 @@ from typing import Any
 
 from fastlstm._validate import Array
 
+IN_USE: str
+
+def stale(opened: int, now: int) -> str: ...
+
 class Stepper:
     def _open(
         self,

@@ -35,6 +35,20 @@ cdef extern from "Python.h":
 # Floating-point operations from which a step gives the GIL away: about 20 µs of them.
 cdef double LEAST_WORK_WITHOUT_GIL = 1 << 20
 
+IN_USE = (
+    "stream: in use already, by another thread or below a signal handler; a stream is one user's, "
+    "open one for each"
+)
+
+
+def stale(opened, now):
+    """What is wrong with a stream whose weights have changed: their version then and now."""
+    return (
+        f"stream: stale, the weights changed since it was opened (version {opened} then, {now} "
+        "now); reset() opens it again"
+    )
+
+
 cdef object empty = np.empty
 cdef object ndarray = np.ndarray
 
@@ -229,10 +243,7 @@ cdef class Stepper:
 
     cdef int _enter(self) except -1:
         if self.busy:
-            raise RuntimeError(
-                "stream: in use already, by another thread or below a signal handler; a stream "
-                "is one user's, open one for each"
-            )
+            raise RuntimeError(IN_USE)
         self.busy = True
         return 0
 
@@ -241,10 +252,7 @@ cdef class Stepper:
         if self.counter is None:
             raise RuntimeError("stream: not open")
         if <void*>self.counter[0] is not <void*>self.version:
-            raise RuntimeError(
-                "stream: stale, the weights changed since it was opened (version "
-                f"{self.version} then, {self.counter[0]} now); reset() opens it again"
-            )
+            raise RuntimeError(stale(self.version, self.counter[0]))
         if not self.packed:
             with self.hold:
                 with nogil:

@@ -197,8 +197,7 @@ def _torch_entries(path: Path, file: BinaryIO, size: int) -> Mapping[str, Entry]
             f"pip install 'fastlstm[{EXTRA}]'; {_conversion(path)}"
         )
     try:
-        _check_archive(file, size)
-        _check_pickles(file)
+        _check_pickles(file, size)
         file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
         return dict(_tensors(path, torch, content))
@@ -222,22 +221,9 @@ def _conversion(path: Path) -> str:
     )
 
 
-def _check_archive(file: BinaryIO, size: int) -> None:
-    """Refuse what unpacks to more than it is; what is no archive at all is an older file."""
-    file.seek(0)
-    if file.read(len(_ZIP)) != _ZIP:
-        return
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ValueError("a compressed archive, which torch.save does not write")
-    if sum(entry.file_size for entry in entries) > size:
-        raise ValueError("its parts are larger than the whole")
-
-
-def _check_pickles(file: BinaryIO) -> None:
+def _check_pickles(file: BinaryIO, size: int) -> None:
     """Refuse names of globals that torch.load would take quadratic time to complain of."""
-    for pickled in _pickles(file):
+    for pickled in _pickles(file, size):
         try:
             for opcode, argument, _ in pickletools.genops(pickled):
                 if opcode.name == "GLOBAL" and len(str(argument)) > _LONGEST_GLOBAL:
@@ -248,17 +234,26 @@ def _check_pickles(file: BinaryIO) -> None:
             continue
 
 
-def _pickles(file: BinaryIO) -> Iterator[BinaryIO]:
-    """The pickles of a file, unread: one in an archive, or several, one behind the other."""
+def _pickles(file: BinaryIO, size: int) -> Iterator[BinaryIO]:
+    """The pickles of a file, unread: one in an archive, or, in older files, several in a row.
+
+    An archive that unpacks to more than it is is refused.
+    """
     file.seek(0)
-    if file.read(len(_ZIP)) == _ZIP:
-        with zipfile.ZipFile(file) as archive:
-            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            yield from (BytesIO(archive.read(name)) for name in names)
+    if file.read(len(_ZIP)) != _ZIP:
+        file.seek(0)
+        for _ in range(_PICKLES):
+            yield file
         return
-    file.seek(0)
-    for _ in range(_PICKLES):
-        yield file
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("a compressed archive, which torch.save does not write")
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("its parts are larger than the whole")
+        for entry in entries:
+            if entry.filename.endswith("data.pkl"):
+                yield BytesIO(archive.read(entry))
 
 
 def _tensors(path: Path, torch: Any, content: object) -> Iterator[tuple[str, Entry]]:
