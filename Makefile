@@ -25,7 +25,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
 $(VENV)/.installed: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet -e '.[train,plot]'
+	$(BIN)/python -m pip install --quiet -e '.[plot,translate,speech,forecast]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.installed

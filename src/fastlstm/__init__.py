@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fastlstm.optim import Adam as Adam
     from fastlstm.optim import AdamW as AdamW
     from fastlstm.optim import clip_grad_norm as clip_grad_norm
+    from fastlstm.pooling import Pooling as Pooling
     from fastlstm.rnn import RNN as RNN
     from fastlstm.saving import load as load
     from fastlstm.saving import save as save
@@ -53,20 +54,21 @@ _HOMES = {
     "Adam": "optim",
     "AdamW": "optim",
     "clip_grad_norm": "optim",
+    "Pooling": "pooling",
     "RNN": "rnn",
     "load": "saving",
     "save": "saving",
     "Trainer": "training",
 }
 _MODULES = (
-    "cell", "checkpoints", "ctc", "decoding", "init", "layers", "losses", "optim", "reference",
-    "rnn", "saving", "schedules", "storage", "training",
+    "cell", "checkpoints", "ctc", "decoding", "init", "layers", "losses", "optim", "pooling",
+    "reference", "rnn", "saving", "schedules", "storage", "tasks", "training",
 )  # fmt: skip
 __all__ = [  # written out for type checkers
     "LSTM", "RNN", "SGD", "Adam", "AdamW", "Dropout", "Embedding", "LSTMCell", "Linear",
-    "Parameters", "Stream", "Trainer", "__version__", "clip_grad_norm", "ctc_beam_search",
-    "ctc_greedy", "ctc_loss", "get_num_threads", "load", "mean_squared_error", "save",
-    "set_num_threads", "show_config", "softmax_cross_entropy",
+    "Parameters", "Pooling", "Stream", "Trainer", "__version__", "clip_grad_norm",
+    "ctc_beam_search", "ctc_greedy", "ctc_loss", "get_num_threads", "load", "mean_squared_error",
+    "save", "set_num_threads", "show_config", "softmax_cross_entropy",
 ]  # fmt: skip
 
 

@@ -29,6 +29,8 @@ FORMAT = "fastlstm"
 VERSION = 1
 KINDS = (
     "lstm", "lstm-cell", "rnn", "linear", "embedding", "language-model", "checkpoint",
+    "sequence-classifier", "sequence-regressor", "sequence-tagger", "text-classifier",
+    "translator", "sequence-recognizer", "forecaster",
 )  # fmt: skip
 
 _FIELDS = {"format": str, "version": int, "kind": str, "header": dict, "checksum": int}

@@ -230,9 +230,21 @@ class Trainer:
                 self._step(batches)
                 show()
             self._save()
-        if self._run.best_parameters:
-            self._parameters.load_state_dict(self._run.best_parameters)
+        self.restore_best()
         return self.history
+
+    def restore_best(self) -> bool:
+        """Put the weights of the lowest validation back, as `fit` does in the end; after Ctrl-C.
+
+        Returns
+        -------
+        bool
+            Whether there are any: with `patience`, and after the first validation.
+        """
+        if not self._run.best_parameters:
+            return False
+        self._parameters.load_state_dict(self._run.best_parameters)
+        return True
 
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Take up the run that a checkpoint holds; the next `fit` goes on from there.

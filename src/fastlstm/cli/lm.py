@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
-from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 from fastlstm.cli import lm_train
+from fastlstm.cli.arguments import add_command, real, use_threads, whole
 from fastlstm.cli.errors import CommandError
 from fastlstm.cli.lm_train import Settings
 from fastlstm.storage import FormatError
 from fastlstm.tasks.corpus import CorpusError, read_corpus
 from fastlstm.tasks.language_model import CharacterModel
-from fastlstm.threads import set_num_threads
 
 TRAIN_DESCRIPTION = """\
 Learn to write like a text: a character language model from any UTF-8 text file, in any language.
@@ -76,40 +74,25 @@ def add_parser(commands: Any) -> None:
     _add_evaluate(kinds)
 
 
-def _add_command(kinds: Any, name: str, summary: str, description: str, epilog: str) -> Any:
-    command = kinds.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.add_argument(
-        "--threads", type=_whole(1), metavar="N", help="threads to use (default: all cores)"
-    )
-    return command
-
-
 def _add_train(kinds: Any) -> None:
-    train = _add_command(kinds, "train", "learn a text", TRAIN_DESCRIPTION, TRAIN_EPILOG)
+    train = add_command(kinds, "train", "learn a text", TRAIN_DESCRIPTION, TRAIN_EPILOG)
     train.add_argument(
         "corpus", nargs="?", metavar="CORPUS",
         help="a UTF-8 text file (default: the language reference that comes with Python)",
     )  # fmt: skip
     train.add_argument("--out", required=True, metavar="MODEL", help="the file to write")
     kinds_of_values = {
-        "lr": _real(above=0), "dropout": _real(least=0, below=1), "seed": _whole(0),
+        "lr": real(above=0), "dropout": real(least=0, below=1), "seed": whole(0),
     }  # fmt: skip
     for field in fields(Settings):
         train.add_argument(
             f"--{field.name}",
-            type=kinds_of_values.get(field.name, _whole(1)),
+            type=kinds_of_values.get(field.name, whole(1)),
             metavar="X" if field.name in ("lr", "dropout") else "N",
             help=f"{SETTINGS_HELP[field.name]} (default: {field.default})",
         )
     train.add_argument(
-        "--checkpoint-every", type=_whole(1), default=100, metavar="N",
+        "--checkpoint-every", type=whole(1), default=100, metavar="N",
         help="steps from one checkpoint to the next (default: %(default)s)",
     )  # fmt: skip
     start = train.add_mutually_exclusive_group()
@@ -123,7 +106,7 @@ def _add_train(kinds: Any) -> None:
 
 
 def _add_generate(kinds: Any) -> None:
-    generate = _add_command(
+    generate = add_command(
         kinds, "generate", "let a model write",
         "Let a model write: the prompt and what follows it, to stdout, as it comes.",
         GENERATE_EPILOG,
@@ -133,23 +116,23 @@ def _add_generate(kinds: Any) -> None:
         "--prompt", default="", metavar="TEXT", help="what to go on from (default: nothing)"
     )
     generate.add_argument(
-        "--length", type=_whole(0), default=500, metavar="N",
+        "--length", type=whole(0), default=500, metavar="N",
         help="characters to write after the prompt (default: %(default)s)",
     )  # fmt: skip
     generate.add_argument(
-        "--temperature", type=_real(least=0), default=0.8, metavar="X",
+        "--temperature", type=real(least=0), default=0.8, metavar="X",
         help="1 is as varied as the text learnt, less is more cautious, 0 always takes the "
         "likeliest character (default: %(default)s)",
     )  # fmt: skip
     generate.add_argument(
-        "--seed", type=_whole(0), metavar="N",
+        "--seed", type=whole(0), metavar="N",
         help="the same seed writes the same text (default: a new one each time)",
     )  # fmt: skip
     generate.set_defaults(run=generate_text)
 
 
 def _add_evaluate(kinds: Any) -> None:
-    evaluate = _add_command(
+    evaluate = add_command(
         kinds, "evaluate", "measure a model on a text",
         "Measure how well a model predicts a text: bits per character, lower is better. The whole "
         "text\nis read in one go. A character that the model does not know costs what it grants "
@@ -162,37 +145,12 @@ def _add_evaluate(kinds: Any) -> None:
     evaluate.set_defaults(run=evaluate_text)
 
 
-def _whole(least: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        value = int(text)
-        if not least <= value < 2**31:
-            raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, got {text}")
-        return value
-
-    whole_number.__name__ = "whole number"
-    return whole_number
-
-
-def _real(
-    *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
-) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = float(text)
-        if not (least <= value and above < value < below):
-            terms = {">=": least, ">": above, "<": below}
-            bounds = " and ".join(f"{k} {v:g}" for k, v in terms.items() if math.isfinite(v))
-            raise argparse.ArgumentTypeError(f"expected a number {bounds}, got {text}")
-        return value
-
-    return number
-
-
 # --- commands -------------------------------------------------------------------------------------
 
 
 def generate_text(options: argparse.Namespace) -> int:
     """``fastlstm lm generate``."""
-    _use_threads(options)
+    use_threads(options)
     model = _load_model(options.model)
     pieces = model.generate(
         options.prompt, options.length, temperature=options.temperature, seed=options.seed
@@ -210,7 +168,7 @@ def generate_text(options: argparse.Namespace) -> int:
 
 def evaluate_text(options: argparse.Namespace) -> int:
     """``fastlstm lm evaluate``."""
-    _use_threads(options)
+    use_threads(options)
     model = _load_model(options.model)
     try:
         text = read_corpus(options.corpus)
@@ -226,11 +184,6 @@ def evaluate_text(options: argparse.Namespace) -> int:
         print(f"characters          {len(text)}")
         print(f"unknown characters  {unknown}")
     return 0
-
-
-def _use_threads(options: argparse.Namespace) -> None:
-    if options.threads is not None:
-        set_num_threads(options.threads)
 
 
 def _load_model(path: str) -> CharacterModel:

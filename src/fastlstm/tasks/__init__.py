@@ -1,5 +1,31 @@
-"""What a person wants done with an LSTM: each task is a model, its data, and its file."""
+"""What a person wants done with an LSTM: each task is an estimator, its data, and its file.
+
+The estimators have scikit-learn's interface, and need it (``pip install 'fastlstm[tasks]'``), so
+each is imported when it is first asked for.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
 
 from fastlstm.tasks.corpus import CorpusError as CorpusError
 from fastlstm.tasks.language_model import CharacterModel as CharacterModel
 from fastlstm.tasks.language_model import StreamBatches as StreamBatches
+
+if TYPE_CHECKING:
+    from fastlstm.tasks.sequences import SequenceClassifier as SequenceClassifier
+
+_HOMES = {
+    "SequenceClassifier": "sequences",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastlstm.tasks' has no attribute {name!r}")
+    value: object = getattr(_import_module(f"fastlstm.tasks.{_HOMES[name]}"), name)
+    globals()[name] = value  # found at once from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

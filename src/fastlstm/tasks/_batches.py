@@ -1,0 +1,134 @@
+"""Sequences of different lengths as one table, and the batches that training takes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastlstm._validate import Array, check_size
+
+# Sequences of so many batches are sorted by length together, where that is asked for.
+_POOL = 50
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences of any lengths, one behind the other.
+
+    Attributes
+    ----------
+    rows : ndarray (N, ...)
+        All steps: vectors (N, F), or ids (N,).
+    lengths : ndarray of int64 (n,)
+        Steps of each sequence, N in all.
+    """
+
+    rows: Array
+    lengths: Array
+
+    @classmethod
+    def of(cls, sequences: Sequence[Array], like: Array) -> Ragged:
+        """Of arrays (T_i, ...), all with the dtype and the other axes of `like` (0, ...)."""
+        lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+        return cls(np.concatenate([like, *sequences]), lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[Array]:
+        ends = np.cumsum(self.lengths)
+        for start, end in zip(ends - self.lengths, ends, strict=True):
+            yield self.rows[start:end]
+
+    def take(self, which: Array) -> Ragged:
+        """Some of the sequences, in this order."""
+        return Ragged(self.rows[self._steps(which)], self.lengths[which])
+
+    def padded(self, which: Array | slice = slice(None)) -> tuple[Array, Array]:
+        """Some sequences as one array (T, B, ...), zero past their ends, and lengths (B,)."""
+        lengths = self.lengths[which]
+        places = np.arange(len(self))[which]
+        longest = int(lengths.max(initial=0))
+        padded = np.zeros((len(lengths), longest, *self.rows.shape[1:]), self.rows.dtype)
+        padded[np.arange(longest) < lengths[:, np.newaxis]] = self.rows[self._steps(places)]
+        return padded.swapaxes(0, 1), lengths
+
+    def _steps(self, which: Array) -> Array:
+        """Numbers of the rows of some sequences, sequence by sequence."""
+        starts = (np.cumsum(self.lengths) - self.lengths)[which]
+        lengths = self.lengths[which]
+        before = np.cumsum(lengths) - lengths
+        return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+class ShuffledBatches(Sequence[Any]):
+    """The batches of a whole training run: in each epoch all examples, in a new order.
+
+    What batch k is depends on (seed, k) alone, so a run that was interrupted goes on to the same
+    bits. The last batch of an epoch is as large as the others or has what is left.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(which)`` returns the batch of the examples with these numbers, (B,) of int64.
+    count : int
+        How many examples there are.
+    batch_size, epochs, seed : int
+    lengths : ndarray (count,), optional
+        Batches have examples of similar lengths: those of `_POOL` batches are drawn at random,
+        sorted by length, cut into batches, and these taken in random order.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Array], Any],
+        count: int,
+        *,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        lengths: Array | None = None,
+    ) -> None:
+        self._make = make
+        self._count = check_size("count", count)
+        self._batch_size = min(check_size("batch_size", batch_size), self._count)
+        self.per_epoch = -(-self._count // self._batch_size)
+        self._epochs = check_size("epochs", epochs, least=0)
+        self._seed = seed
+        self._lengths = lengths
+        self._drawn: tuple[int, list[Array]] = (-1, [])
+
+    def __len__(self) -> int:
+        return self.per_epoch * self._epochs
+
+    def __getitem__(self, index: Any) -> Any:
+        epoch, place = divmod(range(len(self))[index], self.per_epoch)
+        if self._drawn[0] != epoch:
+            self._drawn = epoch, self._draw(epoch)
+        return self._make(self._drawn[1][place])
+
+    def _draw(self, epoch: int) -> list[Array]:
+        """The numbers of the examples of each batch."""
+        rng = np.random.Generator(np.random.PCG64([self._seed, epoch]))
+        order = rng.permutation(self._count)
+        if self._lengths is None:
+            return self._cut(order)
+        size = _POOL * self._batch_size
+        batches = []
+        for start in range(0, self._count, size):
+            pool = order[start : start + size]
+            batches += self._cut(pool[np.argsort(self._lengths[pool], kind="stable")])
+        return [batches[k] for k in rng.permutation(len(batches))]
+
+    def _cut(self, order: Array) -> list[Array]:
+        size = self._batch_size
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def in_chunks(count: int, size: int) -> Iterator[slice]:
+    """0 to count in slices of at most `size`: what is predicted at once."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
