@@ -601,8 +601,7 @@ def test_no_command_is_an_error(arguments: list[str]) -> None:
 
 def test_threads_are_set(desk: Desk, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers: list[int] = []
-    for module in ("lm", "lm_train"):
-        monkeypatch.setattr(f"fastlstm.cli.{module}.set_num_threads", numbers.append)
+    monkeypatch.setattr("fastlstm.cli.arguments.set_num_threads", numbers.append)
     assert desk.run("lm", "generate", trained, "--threads", 1, "--length", 1) == 0
     assert desk.run("lm", "evaluate", trained, desk.corpus, "--threads", 3) == 0
     assert desk.train("--steps", 1, "--threads", 2) == 0

@@ -19,6 +19,7 @@ from typing import Any
 
 from fastlstm import checkpoints, storage
 from fastlstm.cli import plots
+from fastlstm.cli.arguments import use_threads
 from fastlstm.cli.errors import CommandError, Interrupted
 from fastlstm.optim import Adam
 from fastlstm.schedules import cosine
@@ -30,7 +31,6 @@ from fastlstm.tasks.corpus import (
     split_corpus,
 )
 from fastlstm.tasks.language_model import KIND, CharacterModel, StreamBatches
-from fastlstm.threads import set_num_threads
 from fastlstm.training import History, Trainer
 
 MAX_NORM = 1.0  # of the gradients
@@ -87,8 +87,7 @@ class Files:
 
 def train(options: argparse.Namespace) -> int:
     """``fastlstm lm train``."""
-    if options.threads is not None:
-        set_num_threads(options.threads)
+    use_threads(options)
     if not options.out.strip() or not Path(options.out).name:
         raise CommandError(f"--out: expected the name of a file, got {options.out!r}")
     files = Files.beside(options.out)
