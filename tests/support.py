@@ -1,8 +1,8 @@
-"""What several test modules share: errors, random models, and an LSTM composed the plain way."""
+"""What several test modules share: errors, random models, LSTM and RNN composed the plain way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fastlstm.lstm import LSTM
+from fastlstm.rnn import RNN
 from tests.witnesses.cases import Case
 
 Array = NDArray[Any]
@@ -174,3 +175,37 @@ def plain_lstm(
             sequence = np.concatenate(halves, axis=1)
         output[:length, b] = sequence
     return output, (h_n, c_n)
+
+
+def plain_rnn(
+    rnn: RNN, x: Array, h_0: Array | None = None, lengths: Sequence[int] | Array | None = None
+) -> tuple[Array, Array]:
+    """What ``rnn(x, h_0, lengths=lengths)`` means for x (T, B, I): each sequence alone.
+
+    It is cut to its length, and turned round for the second direction.
+    """
+    weights = {name: array.astype(np.float64) for name, array in rnn.parameters().items()}
+    directions = 2 if rnn.bidirectional else 1
+    steps, batch, _ = x.shape
+    output = np.zeros((steps, batch, directions * rnn.hidden_size))
+    h_n = np.zeros((rnn.num_layers * directions, batch, rnn.hidden_size))
+    if h_0 is not None:
+        h_n[...] = h_0
+    for b in range(batch):
+        length = steps if lengths is None else int(lengths[b])
+        sequence = x[:length, b].astype(np.float64)
+        for layer in range(rnn.num_layers):
+            halves = []
+            for k in range(directions):
+                suffix, h = f"_l{layer}" + "_reverse" * k, h_n[layer * directions + k, b]
+                bias = weights[f"bias_ih{suffix}"] + weights[f"bias_hh{suffix}"] if rnn.bias else 0
+                outputs = []
+                for x_t in sequence[::-1] if k else sequence:
+                    terms = weights[f"weight_ih{suffix}"] @ x_t + bias
+                    h[...] = np.tanh(terms + weights[f"weight_hh{suffix}"] @ h)
+                    outputs.append(h.copy())
+                own = np.array(outputs).reshape(length, rnn.hidden_size)
+                halves.append(own[::-1] if k else own)
+            sequence = np.concatenate(halves, axis=1)
+        output[:length, b] = sequence
+    return output, h_n

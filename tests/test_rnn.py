@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastlstm.layers import Dropout
 from fastlstm.rnn import RNN
 from fastlstm.threads import set_num_threads
 from tests.finite_differences import gradient
@@ -20,7 +21,14 @@ from tests.strange import (
     assert_takes_any_layout,
     spoil,
 )
-from tests.support import Array, assert_close, assert_same_bits, normal, tolerance_of
+from tests.support import (
+    Array,
+    assert_close,
+    assert_same_bits,
+    normal,
+    plain_rnn,
+    tolerance_of,
+)
 from tests.test_arrays import Argument
 
 DTYPES = [np.float32, np.float64]
@@ -28,6 +36,9 @@ GRADIENT_BOUND = 1e-6
 STEPS, BATCH, INPUT, HIDDEN = 6, 4, 3, 5
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+every_stack = pytest.mark.parametrize(
+    ("num_layers", "directions"), [(1, 1), (1, 2), (3, 1), (2, 2)]
+)
 # Of T = 6 steps for B = 4 sequences: in no order, all alike, with none of a step, and none at all.
 every_lengths = pytest.mark.parametrize(
     "lengths", [None, [3, 6, 1, 5], [6, 6, 6, 6], [2, 4, 4, 3], [0, 6, 0, 2], [0, 0, 0, 0]], ids=str
@@ -38,30 +49,13 @@ def as_array(lengths: list[int] | None) -> Array | None:
     return None if lengths is None else np.array(lengths)
 
 
-def plain_rnn(
-    rnn: RNN, x: Array, h_0: Array | None = None, lengths: list[int] | None = None
-) -> tuple[Array, Array]:
-    """What ``rnn(x, h_0, lengths=lengths)`` means for x (T, B, I): each sequence alone."""
-    weights = {name: array.astype(np.float64) for name, array in rnn.parameters().items()}
-    bias = weights["bias_ih_l0"] + weights["bias_hh_l0"] if rnn.bias else 0.0
-    steps, batch, _ = x.shape
-    output = np.zeros((steps, batch, rnn.hidden_size))
-    h_n = np.zeros((1, batch, rnn.hidden_size))
-    for b in range(batch):
-        h = np.zeros(rnn.hidden_size) if h_0 is None else h_0[0, b].astype(np.float64)
-        for t in range(steps if lengths is None else lengths[b]):
-            terms = weights["weight_ih_l0"] @ x[t, b].astype(np.float64)
-            h = np.tanh(terms + weights["weight_hh_l0"] @ h + bias)
-            output[t, b] = h
-        h_n[0, b] = h
-    return output, h_n
-
-
 @dataclass
 class Inputs:
     """A batch, time first, with gradients of all that comes out of it."""
 
     dtype: Any = np.float32
+    num_layers: int = 1
+    directions: int = 1
     x: Array = field(init=False)
     h_0: Array = field(init=False)
     d_output: Array = field(init=False)
@@ -70,13 +64,14 @@ class Inputs:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(3)
         self.x = normal(rng, (STEPS, BATCH, INPUT), self.dtype)
-        self.h_0 = normal(rng, (1, BATCH, HIDDEN), self.dtype)
-        self.d_output = normal(rng, (STEPS, BATCH, HIDDEN), self.dtype)
-        self.d_h_n = normal(rng, (1, BATCH, HIDDEN), self.dtype)
+        state = (self.num_layers * self.directions, BATCH, HIDDEN)
+        self.h_0 = normal(rng, state, self.dtype)
+        self.d_output = normal(rng, (STEPS, BATCH, self.directions * HIDDEN), self.dtype)
+        self.d_h_n = normal(rng, state, self.dtype)
 
 
-def layer(dtype: Any = np.float32, **options: Any) -> RNN:
-    return RNN(INPUT, HIDDEN, dtype=dtype, rng=1, **options)
+def layer(dtype: Any = np.float32, num_layers: int = 1, **options: Any) -> RNN:
+    return RNN(INPUT, HIDDEN, num_layers, dtype=dtype, rng=1, **options)
 
 
 def passes(
@@ -95,11 +90,18 @@ def passes(
 @every_lengths
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("with_state", [True, False])
+@every_stack
 @every_dtype
 def test_outputs_are_those_of_the_loop(
-    lengths: list[int] | None, bias: bool, with_state: bool, dtype: Any
+    lengths: list[int] | None,
+    bias: bool,
+    with_state: bool,
+    num_layers: int,
+    directions: int,
+    dtype: Any,
 ) -> None:
-    rnn, inputs = layer(dtype, bias=bias), Inputs(dtype)
+    rnn = layer(dtype, num_layers, bias=bias, bidirectional=directions == 2)
+    inputs = Inputs(dtype, num_layers, directions)
     state = inputs.h_0 if with_state else None
     output, h_n = rnn(inputs.x, state, lengths=as_array(lengths))
     expected, expected_state = plain_rnn(rnn, inputs.x, state, lengths)
@@ -110,8 +112,12 @@ def test_outputs_are_those_of_the_loop(
 
 @pytest.mark.parametrize("lengths", [None, [3, 6, 1, 5], [2, 4, 4, 3], [0, 6, 0, 2]], ids=str)
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_are_finite_differences(lengths: list[int] | None, bias: bool) -> None:
-    rnn, inputs = layer(np.float64, bias=bias), Inputs(np.float64)
+@every_stack
+def test_gradients_are_finite_differences(
+    lengths: list[int] | None, bias: bool, num_layers: int, directions: int
+) -> None:
+    rnn = layer(np.float64, num_layers, bias=bias, bidirectional=directions == 2)
+    inputs = Inputs(np.float64, num_layers, directions)
     weights = rnn.state_dict()
 
     def loss(arrays: dict[str, Array]) -> float:
@@ -131,22 +137,25 @@ def test_gradients_are_finite_differences(lengths: list[int] | None, bias: bool)
 @pytest.mark.parametrize("seed", range(24))
 @every_dtype
 def test_everything_equals_torchs(seed: int, dtype: Any) -> None:
-    """Sizes from 1 on, both layouts, with and without bias, state and lengths, at random."""
+    """Sizes from 1 on, both layouts, both directions, with and without the rest, at random."""
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(seed)
-    steps, batch, width, hidden = (int(size) for size in rng.integers(1, (9, 6, 7, 12)))
-    bias, batch_first, with_state, with_lengths = (bool(flag) for flag in rng.integers(0, 2, 4))
-    rnn = RNN(width, hidden, bias=bias, batch_first=batch_first, dtype=dtype, rng=rng)
+    steps, batch, width, hidden, layers = (int(size) for size in rng.integers(1, (9, 6, 7, 12, 4)))
+    bias, batch_first, both, with_state, with_lengths = map(bool, rng.integers(0, 2, 5))
+    options = {"bias": bias, "batch_first": batch_first, "bidirectional": both}
+    rnn = RNN(width, hidden, layers, dtype=dtype, rng=rng, **options)  # type: ignore[arg-type]
     theirs = torch.nn.RNN(
-        width, hidden, bias=bias, batch_first=batch_first,
-        dtype=getattr(torch, np.dtype(dtype).name),
-    )  # fmt: skip
+        width, hidden, layers, dtype=getattr(torch, np.dtype(dtype).name), **options
+    )
+    shapes = {name: tuple(w.shape) for name, w in theirs.state_dict().items()}
+    assert shapes == {name: w.shape for name, w in rnn.state_dict().items()}
     assert [*theirs.state_dict()] == [*rnn.state_dict()]
     theirs.load_state_dict({name: torch.tensor(w) for name, w in rnn.parameters().items()})
 
     leading = (batch, steps) if batch_first else (steps, batch)
     x = normal(rng, (*leading, width), dtype)
-    h_0 = normal(rng, (1, batch, hidden), dtype) if with_state else None
+    runs = layers * (2 if both else 1)
+    h_0 = normal(rng, (runs, batch, hidden), dtype) if with_state else None
     lengths = rng.integers(1, steps + 1, batch) if with_lengths else None
     output, h_n, tape = rnn.forward(x, h_0, lengths=lengths)
     d_output, d_h_n = normal(rng, output.shape, dtype), normal(rng, h_n.shape, dtype)
@@ -178,9 +187,13 @@ def test_everything_equals_torchs(seed: int, dtype: Any) -> None:
 
 
 @every_lengths
+@every_stack
 @every_dtype
-def test_inference_has_the_bits_of_forward(lengths: list[int] | None, dtype: Any) -> None:
-    rnn, inputs = layer(dtype), Inputs(dtype)
+def test_inference_has_the_bits_of_forward(
+    lengths: list[int] | None, num_layers: int, directions: int, dtype: Any
+) -> None:
+    rnn = layer(dtype, num_layers, bidirectional=directions == 2)
+    inputs = Inputs(dtype, num_layers, directions)
     output, h_n = rnn(inputs.x, inputs.h_0, lengths=as_array(lengths))
     kept, kept_state, _ = rnn.forward(inputs.x, inputs.h_0, lengths=as_array(lengths))
     assert_same_bits(kept, output)
@@ -277,6 +290,42 @@ def test_no_gradient_is_a_gradient_of_zeros() -> None:
     ):
         for actual, expected in zip(back(*missing), back(*given), strict=True):
             assert_same_bits(actual, expected)
+
+
+def test_dropout_acts_between_layers_and_only_with_a_generator() -> None:
+    """Two layers with dropout are one, `Dropout`, and one, which draw the same masks."""
+    lengths = np.array([3, 6, 1, 5])
+    x, bound, dropout = Inputs(np.float64).x, 1e-14, Dropout(0.4)
+    rnn = layer(np.float64, 2, dropout=0.4)
+    first, second = layer(np.float64), RNN(HIDDEN, HIDDEN, dtype=np.float64)
+    weights = rnn.state_dict()
+    for own, number in ((first, 0), (second, 1)):
+        own.load_state_dict(
+            {name: weights[name.replace("_l0", f"_l{number}")] for name in own.parameters()}
+        )
+    assert_same_bits(rnn.forward(x, lengths=lengths)[0], rnn(x, lengths=lengths)[0])
+
+    output, h_n, tape = rnn.forward(x, lengths=lengths, rng=np.random.default_rng(5))
+    # Masks are drawn for packed rows: of each step, those of the longest sequences first.
+    order = np.argsort(-lengths, kind="stable")
+    valid = np.arange(STEPS)[:, np.newaxis] < lengths[order]
+    below, first_n, first_tape = first.forward(x[:, order], lengths=lengths[order])
+    kept, drop_tape = dropout.forward(below[valid], np.random.default_rng(5))
+    below[valid] = kept
+    above, second_n, second_tape = second.forward(below, lengths=lengths[order])
+    assert_close(output[:, order], above, bound)
+    assert_close(h_n[:, order], np.concatenate([first_n, second_n]), bound)
+
+    d_output = Inputs(np.float64).d_output
+    d_x, _, grads = rnn.backward(tape, d_output)
+    d_below, _, second_grads = second.backward(second_tape, d_output[:, order])
+    d_kept, _ = dropout.backward(drop_tape, d_below[valid])
+    d_below[valid] = d_kept
+    d_first, _, first_grads = first.backward(first_tape, d_below)
+    assert_close(d_x[:, order], d_first, 1e-13)
+    for number, part in ((0, first_grads), (1, second_grads)):
+        for name, array in part.items():
+            assert_close(grads[name.replace("_l0", f"_l{number}")], array, 1e-13, name)
 
 
 @pytest.mark.parametrize(("steps", "batch"), [(0, 3), (4, 0), (0, 0)])
@@ -530,7 +579,7 @@ def test_options_are_checked() -> None:
             mixed[position] = wrong
             with pytest.raises(TypeError, match=rf"^{name}: expected a whole number"):
                 RNN(*mixed)
-    for name in ("bias", "batch_first"):
+    for name in ("bias", "batch_first", "bidirectional"):
         with pytest.raises(TypeError, match=rf"^{name}: expected True or False"):
             RNN(3, 3, **{name: 1})
     with pytest.raises(TypeError, match=r"^dtype: expected float32 or float64"):
@@ -539,4 +588,11 @@ def test_options_are_checked() -> None:
         RNN(3, 3, rng="seed")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^hidden_size: .* exceeds"):
         RNN(3, 2**16)
-    assert repr(layer()) == "RNN(3, 5)"
+    with pytest.raises(ValueError, match=r"^dropout: "):
+        RNN(3, 3, 2, dropout=1.5)
+    with pytest.raises(ValueError, match=r"^num_layers: "):
+        RNN(3, 3, 0)
+    with pytest.warns(UserWarning, match="dropout acts between layers"):
+        RNN(3, 3, dropout=0.5)
+    assert repr(layer()) == "RNN(3, 5, 1)"
+    assert repr(layer(num_layers=2, bidirectional=True)) == "RNN(3, 5, 2, bidirectional=True)"

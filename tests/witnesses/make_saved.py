@@ -16,7 +16,7 @@ import numpy as np
 
 import fastlstm
 from fastlstm.parameters import Layer
-from tests.support import Array, plain_lstm
+from tests.support import Array, plain_lstm, plain_rnn
 
 FOLDER = Path(__file__).with_name("saved")
 LAYERS: dict[str, Layer] = {
@@ -37,6 +37,7 @@ LAYERS: dict[str, Layer] = {
         locked_dropout=True, recurrent_dropout=0.3, weight_dropout=0.4, zoneout=(0.05, 0.06),
         rng=8,
     ),
+    "rnn-deep": fastlstm.RNN(3, 5, 2, dropout=0.25, bidirectional=True, rng=9),
 }  # fmt: skip
 
 
@@ -71,12 +72,8 @@ def expected(layer: Layer, x: Array) -> Array:
         return weights["weight"][x]
     if isinstance(layer, fastlstm.Linear):
         return x @ weights["weight"].T + weights["bias"]
-    h, steps = np.zeros((x.shape[1], len(weights["bias_ih_l0"]))), []
-    for x_t in x:
-        bias = weights["bias_ih_l0"] + weights["bias_hh_l0"]
-        h = np.tanh(x_t @ weights["weight_ih_l0"].T + h @ weights["weight_hh_l0"].T + bias)
-        steps.append(h)
-    return np.stack(steps)
+    assert isinstance(layer, fastlstm.RNN)
+    return plain_rnn(layer, x)[0]
 
 
 def main() -> None:
