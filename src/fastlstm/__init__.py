@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastlstm.layers import Embedding as Embedding
     from fastlstm.layers import Linear as Linear
     from fastlstm.losses import mean_squared_error as mean_squared_error
+    from fastlstm.losses import quantile_loss as quantile_loss
     from fastlstm.losses import softmax_cross_entropy as softmax_cross_entropy
     from fastlstm.optim import SGD as SGD
     from fastlstm.optim import Adam as Adam
@@ -49,6 +50,7 @@ _HOMES = {
     "Embedding": "layers",
     "Linear": "layers",
     "mean_squared_error": "losses",
+    "quantile_loss": "losses",
     "softmax_cross_entropy": "losses",
     "SGD": "optim",
     "Adam": "optim",
@@ -68,7 +70,7 @@ __all__ = [  # written out for type checkers
     "LSTM", "RNN", "SGD", "Adam", "AdamW", "Dropout", "Embedding", "LSTMCell", "Linear",
     "Parameters", "Pooling", "Stream", "Trainer", "__version__", "clip_grad_norm",
     "ctc_beam_search", "ctc_greedy", "ctc_loss", "get_num_threads", "load", "mean_squared_error",
-    "save", "set_num_threads", "show_config", "softmax_cross_entropy",
+    "quantile_loss", "save", "set_num_threads", "show_config", "softmax_cross_entropy",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,18 @@ def check_number(
 def check_rate(name: str, value: object) -> float:
     """Return a learning rate: a finite number >= 0."""
     return check_number(name, value, least=0.0)
+
+
+def check_quantiles(name: str, value: object) -> Array:
+    """Return ascending quantiles between 0 and 1 as float64 (Q,), from a sequence of numbers."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
+        raise TypeError(f"{name}: expected a sequence of numbers, got {_describe(value)}")
+    if not len(value):
+        raise ValueError(f"{name}: expected one at least, got none")
+    levels = [check_number(f"{name}[{k}]", q, above=0, below=1) for k, q in enumerate(value)]
+    if sorted(set(levels)) != levels:
+        raise ValueError(f"{name}: expected them ascending, got {tuple(levels)}")
+    return np.array(levels)
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -6,6 +6,8 @@ the input) it is returned as such, without a warning: the Trainer looks at every
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fastlstm import _core
@@ -14,6 +16,7 @@ from fastlstm._validate import (
     check_array,
     check_floats,
     check_integers,
+    check_quantiles,
     check_size,
     compact,
 )
@@ -134,3 +137,59 @@ def mean_squared_error(prediction: Array, target: Array) -> tuple[float, Array]:
         loss = float(np.square(difference, dtype=np.float64).mean())
         difference *= 2 / difference.size
     return loss, difference
+
+
+def quantile_loss(
+    prediction: Array, target: Array, quantiles: Sequence[float]
+) -> tuple[float, Array]:
+    """Mean pinball loss, which is least where the predictions are the target's quantiles.
+
+    For the quantile q and the error e = target - prediction it is max(q·e, (q - 1)·e): Koenker &
+    Bassett 1978, "Regression quantiles"; ``sklearn.metrics.mean_pinball_loss`` for each quantile,
+    and their mean. With the one quantile 0.5 it is half of the mean absolute error.
+
+    Parameters
+    ----------
+    prediction : ndarray (..., Q)
+        Of each quantile; of float32 or float64, in any memory layout.
+    target : ndarray (...)
+        Of the same dtype.
+    quantiles : sequence of float (Q,)
+        Ascending, each between 0 and 1.
+
+    Returns
+    -------
+    loss : float
+        Mean over all targets and quantiles.
+    d_prediction : ndarray (..., Q)
+        -q where the target is above the prediction, 1 - q where it is below, 0 where they are
+        equal, each divided by the number of predictions; fresh. Where one of them is NaN, NaN.
+
+    Raises
+    ------
+    TypeError
+        If an array is none of float32 or float64, the dtypes differ, or a quantile is no number.
+    ValueError
+        If the shapes do not fit, the arrays are empty, or the quantiles are not ascending and
+        between 0 and 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> quantile_loss(np.array([[1.0, 2.0]]), np.array([4.0]), (0.5, 0.75))
+    (1.5, array([[-0.25 , -0.375]]))
+    """
+    levels = check_quantiles("quantiles", quantiles)
+    prediction = check_floats("prediction", prediction, ("...", len(levels)))
+    target = check_array("target", target, prediction.dtype, prediction.shape[:-1])
+    if prediction.size == 0:
+        raise ValueError(f"prediction: expected one element at least, got {prediction.shape}")
+    with np.errstate(all="ignore"):
+        error = np.subtract(target[..., np.newaxis], prediction, order="C")
+        wide = error.astype(np.float64)
+        loss = float(np.maximum(levels * wide, (levels - 1) * wide).mean())
+        # sign is ±1, 0 or NaN: -q for 1, 1 - q for -1.
+        sign = np.sign(error)
+        slope = 0.5 * np.abs(sign) * (1 - 2 * levels) - 0.5 * sign
+        d_prediction = np.divide(slope, error.size, order="C").astype(prediction.dtype)
+    return loss, d_prediction
