@@ -40,3 +40,35 @@ def gradient(
             array[index] = value
             gradients[name][index] = total / step
     return gradients
+
+
+def assert_gradients(
+    loss: Callable[[dict[str, Array]], float],
+    arrays: Mapping[str, Array],
+    grads: Mapping[str, Array],
+    *,
+    tolerance: float = 1e-8,
+    step: float = 1e-3,
+) -> None:
+    """The gradients are those of `loss`, each looked at along one random direction.
+
+    A wrong element shows in that with probability one, for four calls an array: for networks. The
+    tolerance is of the largest derivative.
+    """
+    assert grads.keys() == arrays.keys()
+    rng = np.random.default_rng(0)
+    directions = {name: rng.standard_normal(array.shape) for name, array in arrays.items()}
+    expected = {}
+    for name, direction in directions.items():
+
+        def moved(place: dict[str, Array], name: str = name, direction: Array = direction) -> float:
+            return loss({**arrays, name: arrays[name] + place["place"] * direction})
+
+        expected[name] = float(gradient(moved, {"place": np.array(0.0)}, step)["place"])
+    largest = max(abs(value) for value in expected.values())
+    assert largest > 0
+    for name, grad in grads.items():
+        assert grad.shape == arrays[name].shape, name
+        found = float((grad * directions[name]).sum())
+        error = abs(found - expected[name]) / largest
+        assert error <= tolerance, f"{name}: relative error {error:.3g} > {tolerance:g}"

@@ -16,7 +16,9 @@ from fastlstm._validate import (
     check_flag,
     check_lengths,
     check_size,
+    compact,
 )
+from fastlstm._weights import PanelCache
 from fastlstm.parameters import Layer
 from fastlstm.tape import Tape, check_tape
 
@@ -80,6 +82,7 @@ class Pooling(Layer):
         self._begin(
             rng, shapes, self.dtype, lambda rng: uniform_arrays(rng, shapes, bound, self.dtype)
         )
+        self._panels = PanelCache(self._parameters)
 
     def __call__(self, output: Array, lengths: Array | None = None) -> Array:
         """Pool.
@@ -119,7 +122,7 @@ class Pooling(Layer):
             As `Linear.backward`.
         """
         check_tape(tape, self)
-        d_pooled = check_array("d_pooled", d_pooled, self.dtype, tape.d_shape)
+        d_pooled = compact(check_array("d_pooled", d_pooled, self.dtype, tape.d_shape))
         shape, lengths, *saved = tape.take(self._parameters.version)
         d_output = np.zeros(shape, self.dtype)
         back = getattr(self, f"_{self.how}_back")
@@ -138,11 +141,13 @@ class Pooling(Layer):
         return np.asarray(weights, self.dtype)
 
     def _check(self, output: object, lengths: Array | None) -> tuple[Array, Array]:
-        array = check_array("output", output, self.dtype, ("T", "B", self.features))
+        # Compact, for the order in which NumPy adds up depends on the layout in memory.
+        array = compact(check_array("output", output, self.dtype, ("T", "B", self.features)))
         steps, batch, _ = array.shape
         if lengths is None:
             return array, np.full(batch, steps)
-        return array, check_lengths(lengths, batch, steps)
+        # A copy, for the tape keeps it, and the caller may change it.
+        return array, check_lengths(lengths, batch, steps).copy()
 
     # --- last -------------------------------------------------------------------------------------
 
@@ -170,7 +175,7 @@ class Pooling(Layer):
 
     def _mean(self, output: Array, lengths: Array) -> tuple[Array, tuple[Array, ...]]:
         valid = _valid(output, lengths)[..., np.newaxis]
-        total = np.sum(output, axis=0, where=valid)
+        total = _add_up(np.where(valid, output, 0))
         return total / np.maximum(lengths, 1).astype(self.dtype)[:, np.newaxis], (valid,)
 
     def _mean_back(
@@ -206,13 +211,14 @@ class Pooling(Layer):
         output = np.where(valid[..., np.newaxis], output, 0)
         rows = output.reshape(-1, features)
         own = self._parameters
-        hidden = np.tanh(linear(rows, own["weight"], own["bias"], None))
-        scores = (hidden @ own["query"]).reshape(steps, batch)
+        panels = self._panels.transposed("weight")
+        hidden = np.tanh(linear(rows, own["weight"], own["bias"], panels))
+        scores = (hidden * own["query"]).sum(axis=1).reshape(steps, batch)
         scores = np.where(valid, scores, -np.inf)
         top = scores.max(axis=0, initial=np.finfo(self.dtype).min)
         weights = np.exp(scores - top)
-        weights /= np.maximum(weights.sum(axis=0), np.finfo(self.dtype).tiny)
-        pooled = np.einsum("tb,tbf->bf", weights, output)
+        weights /= np.maximum(_add_up(weights), np.finfo(self.dtype).tiny)
+        pooled = _add_up(weights[..., np.newaxis] * output)
         return pooled, (weights, output, hidden)
 
     def _attention_back(
@@ -238,6 +244,13 @@ class Pooling(Layer):
             "bias": sum_rows(d_sums),
             "query": d_query,
         }
+
+
+def _add_up(terms: Array) -> Array:
+    """(T, ...) -> (...): step after step, so that a sequence's sum is the same in any batch."""
+    # NumPy's sum takes a single column in another order.
+    total: Array = terms.cumsum(axis=0)[-1] if terms[:1].size == 1 else terms.sum(axis=0)
+    return total
 
 
 def _valid(output: Array, lengths: Array) -> Array:

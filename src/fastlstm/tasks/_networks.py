@@ -107,6 +107,8 @@ class Encoder(Network):
                 vocabulary, features, dtype=dtype, rng=begin(start, "embedding")
             )
             parts["embedding"] = self.embedding
+        if cell not in CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r:.80}")
         layer: Any = LSTM if cell == "lstm" else RNN
         self.recurrent = layer(
             features,
