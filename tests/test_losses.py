@@ -311,6 +311,95 @@ def test_ignore_index_must_be_a_whole_number() -> None:
             softmax_cross_entropy(logits, targets, ignore_index=bad)  # type: ignore[arg-type]
 
 
+# --- weights and smoothing ------------------------------------------------------------------------
+
+
+def smoothed_and_weighted(
+    logits: Array, targets: Array, weights: Array, smoothing: float
+) -> tuple[float, Array]:
+    """The definition, by SciPy: cross-entropy with the smoothed one-hot rows."""
+    classes = logits.shape[1]
+    wanted = (1 - smoothing) * np.eye(classes)[targets] + smoothing / classes
+    wide = logits.astype(np.float64)
+    losses = -(wanted * log_softmax(wide, axis=1)).sum(axis=1)
+    gradients = weights[:, np.newaxis] * (softmax(wide, axis=1) - wanted)
+    return math.fsum(losses * weights) / len(logits), gradients / len(logits)
+
+
+@every_dtype
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_weights_and_smoothing_are_their_definitions(dtype: Any, smoothing: float) -> None:
+    logits, targets = draw((9,), 6, dtype)
+    weights = np.random.default_rng(1).uniform(0, 3, 9).astype(dtype)
+    for given_weights in (weights, None):
+        found = softmax_cross_entropy(
+            logits, targets, weights=given_weights, label_smoothing=smoothing
+        )
+        counted = np.ones(9, dtype) if given_weights is None else weights
+        loss, d_logits = smoothed_and_weighted(logits, targets, counted, smoothing)
+        assert abs(found[0] - loss) <= ROUNDING[dtype] * max(1, loss)
+        assert found[1].dtype == dtype
+        assert_close(found[1], d_logits, ROUNDING[dtype])
+
+
+@pytest.mark.oracle
+@every_dtype
+@pytest.mark.parametrize("ignore_index", [-100, 3])
+def test_smoothing_equals_torchs(dtype: Any, ignore_index: int) -> None:
+    torch = pytest.importorskip("torch")
+    logits, targets = draw((4, 5), 7, dtype)
+    targets[1] = ignore_index
+    loss, d_logits = softmax_cross_entropy(
+        logits, targets, ignore_index=ignore_index, label_smoothing=0.2
+    )
+    theirs = torch.tensor(logits, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(
+        theirs.reshape(-1, 7), torch.tensor(targets).reshape(-1), ignore_index=ignore_index,
+        label_smoothing=0.2,
+    )  # fmt: skip
+    expected.backward()
+    assert abs(loss - expected.item()) <= ROUNDING[dtype] * expected.item()
+    assert_close(d_logits, theirs.grad.numpy(), 2 * ROUNDING[dtype])
+    assert not d_logits[1].any()
+
+
+def test_whole_weights_are_repetitions() -> None:
+    logits, targets = draw((5,), 4, np.float64)
+    weights = np.array([2.0, 0.0, 1.0, 3.0, 0.0])
+    repeated = np.repeat(np.arange(5), weights.astype(int))
+    loss, _ = softmax_cross_entropy(logits, targets, weights=weights, label_smoothing=0.1)
+    expected, _ = softmax_cross_entropy(logits[repeated], targets[repeated], label_smoothing=0.1)
+    assert abs(loss * 5 - expected * len(repeated)) < 1e-13
+
+
+def test_a_weight_of_zero_leaves_out_even_what_cannot_be() -> None:
+    logits, targets = np.array([[-np.inf, 0, 0], [1, 2, 3]]), np.array([0, 1])
+    weights = np.array([0.0, 1.0])
+    loss, d_logits = softmax_cross_entropy(logits, targets, weights=weights)
+    assert loss == softmax_cross_entropy(logits[1:], targets[1:])[0] / 2
+    assert not d_logits[0].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"weights": np.ones(4)}, TypeError, "weights: expected"),
+        ({"weights": np.ones(5, np.float32)}, ValueError, "weights: expected shape"),
+        ({"weights": np.array([1, 1, 1, -1], np.float32)}, ValueError, "weights: .*>= 0"),
+        ({"weights": np.array([1, 1, 1, np.nan], np.float32)}, ValueError, "weights: .*finite"),
+        ({"label_smoothing": 1.0}, ValueError, "label_smoothing: .*< 1, got 1"),
+        ({"label_smoothing": -0.1}, ValueError, "label_smoothing: .*>= 0"),
+        ({"label_smoothing": "much"}, TypeError, "label_smoothing: expected a number"),
+    ],
+)
+def test_weights_and_smoothings_that_cannot_be(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    logits, targets = draw((4,), 5, np.float32)
+    with pytest.raises(error, match=f"^{message}"):
+        softmax_cross_entropy(logits, targets, **options)
+
+
 # --- mean squared error --------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from fastlstm._validate import (
     check_array,
     check_floats,
     check_integers,
+    check_number,
     check_quantiles,
     check_size,
     compact,
@@ -30,7 +31,12 @@ _NONE = -1
 
 
 def softmax_cross_entropy(
-    logits: Array, targets: Array, *, ignore_index: int | None = None
+    logits: Array,
+    targets: Array,
+    *,
+    ignore_index: int | None = None,
+    weights: Array | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[float, Array]:
     """Mean of -log softmax(logits)[target] in nats, as ``torch.nn.functional.cross_entropy``.
 
@@ -44,6 +50,12 @@ def softmax_cross_entropy(
     ignore_index : int, optional
         Targets of this value do not count: they are left out of the mean, and their logits are
         neither read for the loss nor given a gradient.
+    weights : ndarray (...), optional
+        What the loss of each target is multiplied by, >= 0, of the dtype of the logits. The mean
+        is still over the number of targets, not over the weights.
+    label_smoothing : float
+        The part of the target's probability that is spread over all V classes, from 0 to below 1
+        (Szegedy et al. 2016, "Rethinking the inception architecture for computer vision").
 
     Returns
     -------
@@ -51,8 +63,8 @@ def softmax_cross_entropy(
         Mean over the targets that count. Infinite if one of them has the logit -inf, NaN if a
         row that counts has a NaN, a +inf, or nothing but -inf.
     d_logits : ndarray (..., V)
-        (softmax(logits) - onehot(target)) / number of targets that count; fresh, of the dtype of
-        the logits.
+        (softmax(logits) - onehot(target)) / number of targets that count, where the one is
+        smoothed and the row weighted if that is asked for; fresh, of the dtype of the logits.
 
     Raises
     ------
@@ -60,7 +72,8 @@ def softmax_cross_entropy(
         If an argument is no array of the kind stated.
     ValueError
         If the shapes do not fit, or no target counts: the mean over nothing is not a number, and a
-        NaN would only come to light later.
+        NaN would only come to light later. If a weight is negative or not finite, or the smoothing
+        is out of range.
     IndexError
         If a target is out of range.
 
@@ -84,6 +97,8 @@ def softmax_cross_entropy(
     counted = targets.size - int(np.count_nonzero(targets == ignored))
     if counted == 0:
         raise ValueError("targets: expected at least one that counts, got none")
+    smoothing = check_number("label_smoothing", label_smoothing, least=0, below=1)
+    weights = _check_weights(weights, logits)
 
     rows = compact(logits).reshape(-1, classes)
     d_logits = np.empty_like(rows)
@@ -93,8 +108,41 @@ def softmax_cross_entropy(
             d_logits, sums, shifted, rows, compact(targets), ignored, counted, threads
         )
     with np.errstate(all="ignore"):
-        loss = float((np.log(sums) - shifted).sum()) / counted
+        losses = np.log(sums) - shifted
+        if smoothing:
+            _smooth(losses, d_logits, rows, targets, smoothing, targets != ignored, counted)
+        if weights is not None:
+            losses = np.where(weights > 0, losses * weights, 0)
+            d_logits *= weights[:, np.newaxis]
+        loss = float(losses.sum()) / counted
     return loss, d_logits.reshape(logits.shape)
+
+
+def _check_weights(weights: Array | None, logits: Array) -> Array | None:
+    """Weights of the rows of logits, (rows,)."""
+    if weights is None:
+        return None
+    weights = check_array("weights", weights, logits.dtype, logits.shape[:-1])
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError("weights: expected finite numbers >= 0")
+    return weights.reshape(-1)
+
+
+def _smooth(
+    losses: Array,
+    d_logits: Array,
+    rows: Array,
+    targets: Array,
+    smoothing: float,
+    counts: Array,
+    counted: int,
+) -> None:
+    """Add what smoothing changes: its part of the target's probability goes to all classes."""
+    which = np.flatnonzero(counts)
+    picked = rows[which, targets[which]].astype(np.float64)
+    losses[which] += smoothing * (picked - rows[which].mean(axis=1, dtype=np.float64))
+    d_logits[which, targets[which]] += smoothing / counted
+    d_logits[which] -= smoothing / (counted * rows.shape[1])
 
 
 def mean_squared_error(prediction: Array, target: Array) -> tuple[float, Array]:
