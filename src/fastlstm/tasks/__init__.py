@@ -13,9 +13,11 @@ from fastlstm.tasks.language_model import StreamBatches as StreamBatches
 
 if TYPE_CHECKING:
     from fastlstm.tasks.sequences import SequenceClassifier as SequenceClassifier
+    from fastlstm.tasks.text_classifier import TextClassifier as TextClassifier
 
 _HOMES = {
     "SequenceClassifier": "sequences",
+    "TextClassifier": "text_classifier",
 }
 
 
