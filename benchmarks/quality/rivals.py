@@ -1,0 +1,85 @@
+"""fastlstm, a plain RNN and torch as systems of a task: one estimator, fitted in three ways."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+from benchmarks.quality.harness import OURS, PLAIN, TORCH, Outcome, System
+from benchmarks.quality.timing import Training, capture
+
+# A run on a slice of the data has so few epochs.
+SMALL = {"epochs": 2}
+
+
+def rivals(
+    make: Callable[..., Any],
+    settings: Mapping[str, Any],
+    read: Callable[[bool], tuple[Any, Any]],
+    fit: Callable[[Any, Any], object],
+    score: Callable[[Any, Any], float | Outcome],
+    *,
+    small: Mapping[str, Any] = SMALL,
+) -> dict[str, System]:
+    """The three systems.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(random_state=seed, **settings)``: an estimator with an argument `cell`.
+    settings : mapping
+        Its arguments, which all three share.
+    read : callable
+        ``read(small)``: training part and test part.
+    fit, score : callable
+        ``fit(estimator, training_part)`` and ``score(estimator, test_part)``: a value, or an
+        Outcome, whose seconds are filled in.
+    small : mapping
+        Arguments of the estimator for a run on a slice of the data.
+    """
+
+    def system(cell: str, *, torch: bool) -> System:
+        own = {**settings, "cell": cell}
+
+        def run(seed: int, is_small: bool) -> Outcome:
+            training, test = read(is_small)
+            estimator = make(random_state=seed, **{**own, **(small if is_small else {})})
+            with _by_torch() if torch else nullcontext():
+                start = time.perf_counter()
+                fit(estimator, training)
+                seconds = time.perf_counter() - start
+            scored = score(estimator, test)
+            if isinstance(scored, Outcome):
+                return Outcome(scored.value, seconds, scored.further)
+            return Outcome(scored, seconds)
+
+        return System(run, own)
+
+    return {
+        OURS: system("lstm", torch=False),
+        PLAIN: system("rnn", torch=False),
+        TORCH: system("lstm", torch=True),
+    }
+
+
+def training_of(
+    make: Callable[..., Any],
+    settings: Mapping[str, Any],
+    read: Callable[[bool], tuple[Any, Any]],
+    fit: Callable[[Any, Any], object],
+) -> Callable[[bool], Training]:
+    """`Task.training`: what the estimator would train, from seed 0."""
+
+    def training(small: bool) -> Training:
+        part, _ = read(small)
+        return capture(lambda: fit(make(random_state=0, **settings), part))
+
+    return training
+
+
+def _by_torch() -> Any:
+    from benchmarks.quality.torch_twin import by_torch
+
+    return by_torch()

@@ -1,0 +1,69 @@
+"""Handwritten digits of 8 pen positions each; a fifth of the samples is held out.
+
+The estimator's arguments were chosen by a part held out of the training part.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from benchmarks.quality import baselines, data
+from benchmarks.quality.data import Labelled
+from benchmarks.quality.harness import PLAIN, Outcome, Task, ahead_of, baseline, close_to
+from benchmarks.quality.rivals import rivals, training_of
+from fastlstm.tasks import SequenceClassifier
+
+SETTINGS = {"hidden_size": 128, "epochs": 60, "batch_size": 64, "dropout": 0.2,
+            "learning_rate": 5e-3, "validation_fraction": 0.0}  # fmt: skip
+HMM = "Gaussian HMMs"
+
+
+@cache
+def read(small: bool) -> tuple[Labelled, Labelled]:
+    training, test = data.pendigits()
+    if small:
+        return training.take(np.arange(0, len(training), 20)), test.take(np.arange(100))
+    return training, test
+
+
+def fit(classifier: SequenceClassifier, part: Labelled) -> None:
+    classifier.fit(part.sequences, part.labels)
+
+
+def score(classifier: SequenceClassifier, part: Labelled) -> float:
+    return float(classifier.score(part.sequences, part.labels))
+
+
+def hidden_markov(small: bool) -> Outcome:
+    value, states = baselines.hidden_markov(*read(small), states=(4,) if small else (4, 6, 8))
+    return Outcome(value, further={"states": states})
+
+
+TASK = Task(
+    name="pendigits",
+    title="Handwritten digits (pendigits)",
+    metric="accuracy on a fifth held out",
+    higher_is_better=True,
+    percent=True,
+    systems=rivals(SequenceClassifier, SETTINGS, read, fit, score)
+    | {
+        HMM: baseline(hidden_markov, states=[4, 6, 8]),
+        "nearest neighbour, DTW": baseline(
+            lambda small: Outcome(baselines.dtw_neighbour(*read(small)))
+        ),
+        "nearest neighbour": baseline(
+            lambda small: Outcome(baselines.nearest_neighbour(*read(small)))
+        ),
+    },
+    bars=[
+        close_to("nearest neighbour", 0.0, higher_is_better=True),
+        ahead_of(PLAIN, HMM, higher_is_better=True),
+    ],
+    published={
+        "nearest neighbour, other writers (Bagnall et al. 2018)": 0.973,
+        "DTW, other writers (Bagnall et al. 2018)": 0.977,
+    },
+    training=training_of(SequenceClassifier, SETTINGS, read, fit),
+)

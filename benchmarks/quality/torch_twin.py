@@ -1,0 +1,315 @@
+"""The same network in torch, from the same weights, trained on the same batches.
+
+Any estimator is trained by torch inside of ``with by_torch():``, for what it calls the Trainer is
+`TorchTrainer` then: it takes the network, the optimiser's settings, the schedule and the batches
+that the estimator made, and runs all steps in torch. At each validation, and in the end, the
+weights go back into the network of the estimator, which has torch's numbers then.
+
+A twin is made by `twin_of`, for each kind of network; new kinds are registered there. It is what a
+user of torch would write: nn.LSTM over packed sequences, autograd, torch.optim.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import singledispatch
+from typing import Any
+from unittest import mock
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from fastlstm import losses, optim
+from fastlstm.checkpoints import History
+from fastlstm.layers import Linear
+from fastlstm.pooling import Pooling
+from fastlstm.rnn import RNN
+from fastlstm.tasks import _networks
+
+Array = NDArray[Any]
+
+# --- networks -------------------------------------------------------------------------------------
+
+
+class Twin(nn.Module):
+    """Base of the twins: parameters have the names that the network's `parameters()` has."""
+
+    def loss(self, batch: Any, state: Any) -> tuple[Tensor, Any]:
+        """Loss of a batch of NumPy arrays, and the state to carry on, as of `loss_and_grads`."""
+        raise NotImplementedError
+
+    def take(self, weights: Mapping[str, Array]) -> None:
+        """Take the values of the network's parameters."""
+        self.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+
+    def give(self) -> dict[str, Array]:
+        """Copies of the parameters, for the network's `load_state_dict`."""
+        return {name: tensor.numpy().copy() for name, tensor in self.state_dict().items()}
+
+
+@singledispatch
+def twin_of(network: Any) -> Twin:
+    """The twin of a network, with its weights."""
+    raise TypeError(f"no twin is known of a {type(network).__name__}: register one")
+
+
+LOSSES: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
+    losses.softmax_cross_entropy: functional.cross_entropy,
+    losses.mean_squared_error: functional.mse_loss,
+}
+
+
+class EncoderTwin(nn.Module):
+    """Of `Encoder`: embedding, dropout, LSTM or RNN over packed sequences, dropout."""
+
+    def __init__(self, encoder: _networks.Encoder) -> None:
+        super().__init__()
+        table, layer = encoder.embedding, encoder.recurrent
+        self.embedding = (
+            None if table is None else nn.Embedding(table.num_embeddings, table.embedding_dim)
+        )
+        kind = nn.RNN if isinstance(layer, RNN) else nn.LSTM
+        self.recurrent = kind(
+            layer.input_size,
+            layer.hidden_size,
+            layer.num_layers,
+            dropout=layer.dropout,
+            bidirectional=layer.bidirectional,
+        )
+        self.dropout = nn.Dropout(encoder._dropout.p)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(T, B, features) or ids (T, B) -> (T, B, F), zero past the ends."""
+        vectors = x if self.embedding is None else self.embedding(x)
+        return self.dropout(run_packed(self.recurrent, self.dropout(vectors), lengths)[0])
+
+
+def run_packed(layer: nn.Module, x: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
+    """A recurrent layer over sequences (T, B, features) of these lengths: output and last state."""
+    steps = len(x)
+    if bool((lengths == steps).all()):
+        output, state = layer(x)
+        return output, state
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    output, state = layer(packed)
+    return pad_packed_sequence(output, total_length=steps)[0], state
+
+
+class PoolingTwin(nn.Module):
+    """Of `Pooling`."""
+
+    def __init__(self, pooling: Pooling) -> None:
+        super().__init__()
+        self.how, self.bidirectional = pooling.how, pooling.bidirectional
+        for name, array in pooling.parameters().items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(array.shape)))
+
+    def forward(self, output: Tensor, lengths: Tensor) -> Tensor:
+        """(T, B, F) -> (B, F)."""
+        if self.how == "last":
+            each = torch.arange(len(lengths))
+            last = output[lengths - 1, each]
+            if not self.bidirectional:
+                return last
+            half = output.shape[2] // 2
+            return torch.cat([last[:, :half], output[0, :, half:]], 1)
+        if self.how == "mean":
+            return output.sum(0) / lengths[:, None]
+        past = torch.arange(len(output))[:, None] >= lengths
+        if self.how == "max":
+            return output.masked_fill(past[:, :, None], -math.inf).amax(0)
+        hidden = torch.tanh(functional.linear(output, self.weight, self.bias))
+        scores = (hidden @ self.query).masked_fill(past, -math.inf)
+        return torch.einsum("tb,tbf->bf", scores.softmax(0), output)
+
+
+def linear_twin(layer: Linear) -> nn.Linear:
+    return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+
+
+class PooledTwin(Twin):
+    """Of `PooledNetwork`."""
+
+    def __init__(self, network: _networks.PooledNetwork) -> None:
+        super().__init__()
+        self.encoder = EncoderTwin(network.encoder)
+        self.pooling = PoolingTwin(network.pooling)
+        self.head = linear_twin(network.head)
+        self.own_loss = LOSSES[network._loss]
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.head(self.pooling(self.encoder(x, lengths), lengths))
+
+    def loss(self, batch: tuple[Array, Array, Array], state: Any) -> tuple[Tensor, Any]:
+        x, lengths, target = map(torch.from_numpy, batch)
+        return self.own_loss(self(x, lengths), target), state
+
+
+class StepTwin(Twin):
+    """Of `StepNetwork`."""
+
+    def __init__(self, network: _networks.StepNetwork) -> None:
+        super().__init__()
+        self.encoder = EncoderTwin(network.encoder)
+        self.head = linear_twin(network.head)
+        self.own_loss = LOSSES[network._loss]
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        output = self.encoder(x, lengths).transpose(0, 1)
+        return self.head(output[torch.arange(output.shape[1]) < lengths[:, None]])
+
+    def loss(self, batch: tuple[Array, Array, Array], state: Any) -> tuple[Tensor, Any]:
+        x, lengths, target = map(torch.from_numpy, batch)
+        return self.own_loss(self(x, lengths), target), state
+
+
+def _register(kind: type, twin: Callable[[Any], Twin]) -> None:
+    @twin_of.register(kind)
+    def make(network: Any) -> Twin:
+        weights = network.parameters()
+        made = twin(network).to(torch.tensor(next(iter(weights.values()))).dtype)
+        made.take(weights)
+        return made
+
+
+_register(_networks.PooledNetwork, PooledTwin)
+_register(_networks.StepNetwork, StepTwin)
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def torch_optimiser(own: Any, parameters: Any) -> torch.optim.Optimizer:
+    """torch's optimiser with the settings of one of ours."""
+    parameters = list(parameters)
+    common = {"lr": own.lr, "weight_decay": own.weight_decay}
+    if isinstance(own, optim.SGD):
+        return torch.optim.SGD(parameters, momentum=own.momentum, nesterov=own.nesterov, **common)
+    kind = torch.optim.AdamW if isinstance(own, optim.AdamW) else torch.optim.Adam
+    return kind(parameters, betas=own.betas, eps=own.eps, **common)
+
+
+def make_step(
+    twin: Twin,
+    optimiser: torch.optim.Optimizer,
+    max_norm: float | None,
+    schedule: Callable[[int], float] | None,
+) -> Callable[[int, Any, Any], tuple[float, Any]]:
+    """``step(number, batch, state)``: one update by a batch; its loss, and the state after it."""
+    rate = optimiser.param_groups[0]["lr"]
+    parameters = list(twin.parameters())
+
+    def step(number: int, batch: Any, state: Any) -> tuple[float, Any]:
+        loss, state = twin.loss(batch, state)
+        optimiser.zero_grad()
+        loss.backward()
+        if max_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, max_norm)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * (1.0 if schedule is None else schedule(number))
+        optimiser.step()
+        return loss.item(), detached(state)
+
+    return step
+
+
+def detached(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return state.detach()
+    return tuple(map(detached, state)) if isinstance(state, tuple) else state
+
+
+class TorchTrainer:
+    """In the place of `fastlstm.training.Trainer`: the same run, with every step in torch.
+
+    Takes the Trainer's arguments, and does without those that only show progress or write files.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimiser: Any,
+        *,
+        schedule: Callable[[int], float] | None = None,
+        max_norm: float | None = None,
+        carry_state: bool = False,
+        shuffle: bool = False,
+        seed: int = 0,
+        validate: Callable[[], float] | None = None,
+        validate_every: int | None = None,
+        patience: int | None = None,
+        **_shown: Any,
+    ) -> None:
+        if shuffle:
+            raise NotImplementedError("shuffle: the estimators shuffle by themselves")
+        torch.manual_seed(seed)
+        self.model, self.twin = model, twin_of(model)
+        self._step = make_step(
+            self.twin, torch_optimiser(optimiser, self.twin.parameters()), max_norm, schedule
+        )
+        self._carry_state, self._validate = carry_state, validate
+        self._every, self._patience = validate_every, patience
+        self._best: tuple[float, dict[str, Array]] | None = None
+        self._waited = 0
+        self.history = History()
+
+    def fit(
+        self, batches: Sequence[Any], *, epochs: int | None = None, steps: int | None = None
+    ) -> History:
+        count = len(batches)
+        total = min(
+            math.inf if epochs is None else epochs * count, math.inf if steps is None else steps
+        )
+        self.twin.train()
+        state = None
+        while (done := len(self.history.losses)) < total:
+            loss, state = self._step(done, batches[done % count], state)
+            self.history.losses.append(loss)
+            done += 1
+            if done % count == 0 or not self._carry_state:
+                state = None
+            if self._validate is not None and done % (self._every or count) == 0:
+                self._compare(self._validate)
+                if self._patience is not None and self._waited >= self._patience:
+                    break
+        if not self.restore_best():
+            self.model.parameters().load_state_dict(self.twin.give())
+        return self.history
+
+    def restore_best(self) -> bool:
+        if self._best is None or self._patience is None:
+            return False
+        self.model.parameters().load_state_dict(self._best[1])
+        return True
+
+    def _compare(self, validate: Callable[[], float]) -> None:
+        """Validate as the network does, with torch's weights."""
+        weights = self.twin.give()
+        self.model.parameters().load_state_dict(weights)
+        value = float(validate())
+        self.history.validations.append((len(self.history.losses), value))
+        self._waited += 1
+        if self._best is None or value < self._best[0]:
+            self._best, self._waited = (value, weights), 0
+
+
+@contextmanager
+def replaced_trainer(kind: Any) -> Iterator[None]:
+    """`kind` wherever fastlstm.tasks has the Trainer."""
+    with ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("fastlstm.tasks") and vars(module).get("Trainer"):
+                stack.enter_context(mock.patch.object(module, "Trainer", kind))
+        yield
+
+
+@contextmanager
+def by_torch() -> Iterator[None]:
+    """Estimators that are fitted inside are trained by torch."""
+    with replaced_trainer(TorchTrainer):
+        yield
