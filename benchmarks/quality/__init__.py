@@ -8,5 +8,5 @@ A task is a module of tasks/ with a ``TASK`` (harness.Task). Its data come from 
 split that stands there; systems are made by rivals.py (fastlstm, plain RNN and torch from one
 estimator) and baselines.py. Torch trains whatever is fitted inside of ``torch_twin.by_torch()``; a
 network of a new kind needs a twin there, registered with `twin_of`. Arguments of an estimator stand
-in the module's ``SETTINGS``: they are chosen by the training part, and changing one makes runs void.
+in the module's ``SETTINGS``, chosen by the training part; changing one makes runs void.
 """
