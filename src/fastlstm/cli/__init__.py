@@ -15,16 +15,21 @@ from collections.abc import Sequence
 
 from fastlstm._config import show_config
 from fastlstm._version import __version__
-from fastlstm.cli import lm
+from fastlstm.cli import classify, lm
 from fastlstm.cli.errors import CommandError, Interrupted
 
-DESCRIPTION = "LSTM networks on the CPU. `fastlstm lm` trains and uses language models."
+DESCRIPTION = """\
+LSTM networks on the CPU. `fastlstm lm` trains and uses language models, `fastlstm classify` puts
+texts into classes.
+"""
 EPILOG = """\
 examples:
   fastlstm lm train --out manual.safetensors
       learn Python's own manual, in about two minutes
   fastlstm lm generate manual.safetensors --prompt "The import statement"
       go on from a prompt
+  fastlstm classify train reviews.csv --text-column review --label-column stars --out m.safetensors
+      learn to tell good reviews from bad ones
   fastlstm config
       how this copy was built, for a bug report
 """
@@ -42,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastlstm {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     lm.add_parser(commands)
+    classify.add_parser(commands)
     config = commands.add_parser(
         "config",
         help="print how this copy was built",

@@ -1,4 +1,4 @@
-"""The loss curve as a PNG. matplotlib is imported only here, and only when it is needed."""
+"""Pictures as PNG. matplotlib is imported only here, and only when it is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from statistics import fmean
 
 # Written into every PNG of ours, so that a picture of somebody else's is never overwritten.
 SOFTWARE = "fastlstm loss curve"
+CONFUSION = "fastlstm confusion matrix"
 HOW_TO_GET = "no loss curve: it needs matplotlib: pip install 'fastlstm[plot]'"
+
+# Cells have their numbers in them up to so many labels.
+_NUMBERED = 20
 
 Points = tuple[Sequence[float], Sequence[float]]
 
@@ -19,10 +23,10 @@ def can_plot() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a PNG was written by `loss_curve`."""
+def is_ours(path: Path, software: str = SOFTWARE) -> bool:
+    """Whether a PNG was written here: by `loss_curve`, or as `software` says."""
     with path.open("rb") as file:
-        return SOFTWARE.encode() in file.read(4096)
+        return software.encode() in file.read(4096)
 
 
 def loss_curve(path: Path, training: Points, held_out: Points, title: str) -> None:
@@ -41,6 +45,31 @@ def loss_curve(path: Path, training: Points, held_out: Points, title: str) -> No
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, format="png", dpi=120, metadata={"Software": SOFTWARE})
+
+
+def confusion_matrix(
+    path: Path, counts: Sequence[Sequence[int]], labels: Sequence[str], title: str
+) -> None:
+    """Draw how often each label (rows) was taken for each (columns), shaded within a row."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    size = min(4 + 0.5 * len(labels), 20)
+    figure = Figure(figsize=(size, size * 0.85), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(labels) <= _NUMBERED:
+        for i, row in enumerate(counts):
+            for k, count in enumerate(row):
+                colour = "white" if shares[i][k] > 0.5 else "black"
+                axes.text(k, i, str(count), ha="center", va="center", color=colour)
+    places = range(len(labels))
+    axes.set_xticks(places, labels, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(places, labels)
+    axes.set(xlabel="predicted", ylabel="label", title=title)
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": CONFUSION})
 
 
 def _block_means(points: Points, blocks: int = 50) -> Points:

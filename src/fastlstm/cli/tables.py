@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastlstm.cli.errors import CommandError
 
 STDIN = "-"
+_JSON = (".jsonl", ".ndjson")
+_TABLES = (".csv", ".tsv", *_JSON)
 _LONGEST_FIELD = 2**31 - 1
 
 
@@ -44,10 +46,48 @@ def read_table(path: str, *columns: str) -> list[dict[str, Any]]:
     CommandError
         If there is no such file or column, or a line is not what it should be.
     """
+    return _rows(path, read_lines(path), columns)
+
+
+def read_texts(
+    path: str, text_column: str, label_column: str | None = None
+) -> tuple[list[str], list[str]]:
+    """Texts, and their labels if a column of these is named.
+
+    A table is as `read_table` takes it. A file whose suffix is none of a table, and stdin that
+    does not begin with a brace, has a text on each line, or "label<TAB>text".
+
+    Raises
+    ------
+    CommandError
+        If there is no such file or column, or a line is not what it should be.
+    """
     lines = read_lines(path)
-    if path.endswith((".jsonl", ".ndjson")) or (
-        path == STDIN and lines[:1] and lines[0][:1] == "{"
-    ):
+    columns = [text_column] if label_column is None else [text_column, label_column]
+    if not path.endswith(_TABLES) and not _is_json(path, lines):
+        return _plain_texts(path, lines, labelled=label_column is not None)
+    rows = _rows(path, lines, columns)
+    for k, row in enumerate(rows, 1):
+        if not isinstance(row[text_column], str):
+            found = json.dumps(row[text_column])
+            raise CommandError(f"{path}: row {k}: expected a text, got {found:.40}")
+    labels = [] if label_column is None else [str(row[label_column]) for row in rows]
+    return [row[text_column] for row in rows], labels
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]]) -> None:
+    """JSON Lines to stdout, each line as soon as it is there."""
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False), flush=True)
+
+
+def _is_json(path: str, lines: Sequence[str]) -> bool:
+    return path.endswith(_JSON) or (path == STDIN and lines[:1] != [] and lines[0][:1] == "{")
+
+
+def _rows(path: str, lines: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a table, once each has these columns."""
+    if _is_json(path, lines):
         rows = [_json_row(path, k, line) for k, line in enumerate(lines, 1) if line.strip()]
     else:
         csv.field_size_limit(_LONGEST_FIELD)
@@ -68,10 +108,20 @@ def read_table(path: str, *columns: str) -> list[dict[str, Any]]:
     return rows
 
 
-def write_rows(rows: Iterable[Mapping[str, Any]]) -> None:
-    """JSON Lines to stdout, each line as soon as it is there."""
-    for row in rows:
-        print(json.dumps(row, ensure_ascii=False), flush=True)
+def _plain_texts(path: str, lines: Sequence[str], *, labelled: bool) -> tuple[list[str], list[str]]:
+    """Of lines that are texts, or "label<TAB>text"."""
+    if not lines:
+        raise CommandError(f"{path}: is empty")
+    if not labelled:
+        return list(lines), []
+    pairs = [line.split("\t", 1) for line in lines]
+    for k, pair in enumerate(pairs, 1):
+        if len(pair) != 2:
+            raise CommandError(
+                f"{path}: line {k}: expected a label, a tab and a text, got {lines[k - 1]!r:.60} "
+                f"(tables end in {', '.join(_TABLES)})"
+            )
+    return [text for _, text in pairs], [label for label, _ in pairs]
 
 
 def _json_row(path: str, number: int, line: str) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class TextClassifier(ClassifierMixin, Estimator):
     classes_ : ndarray (n_classes,)
     tokenizer_ : Tokenizer
         With the vocabulary.
+    best_validation_score_ : float or None
+        Accuracy on what `fit` held out, with the weights that it kept.
     history_ : History
         Losses of the steps, and validations.
 
@@ -200,6 +202,7 @@ class TextClassifier(ClassifierMixin, Estimator):
             return weighted_cross_entropy(logits, (targets[validation], weights[validation]))[0]
 
         self.classes_, self.tokenizer_ = classes, tokenizer
+        self.best_validation_score_: float | None = None
         self._train(
             network,
             lambda k: _batch(sequences, targets, weights, training[k]),
@@ -208,6 +211,10 @@ class TextClassifier(ClassifierMixin, Estimator):
             validate=validate if len(validation) else None,
             lengths=sequences.lengths[training],
         )
+        if len(validation):
+            logits = _logits(network, sequences.take(validation))
+            hits = logits.argmax(axis=1) == targets[validation]
+            self.best_validation_score_ = float(hits.mean())
         return self
 
     def _begin(self, texts: list[str], outputs: int, seed: int) -> tuple[Tokenizer, TextNetwork]:
