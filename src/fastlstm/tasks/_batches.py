@@ -45,7 +45,7 @@ class Ragged:
 
     def take(self, which: Array) -> Ragged:
         """Some of the sequences, in this order."""
-        return Ragged(self.rows[self._steps(which)], self.lengths[which])
+        return Ragged(self.rows[self.steps(which)], self.lengths[which])
 
     def padded(self, which: Array | slice = slice(None)) -> tuple[Array, Array]:
         """Some sequences as one array (T, B, ...), zero past their ends, and lengths (B,)."""
@@ -53,10 +53,10 @@ class Ragged:
         places = np.arange(len(self))[which]
         longest = int(lengths.max(initial=0))
         padded = np.zeros((len(lengths), longest, *self.rows.shape[1:]), self.rows.dtype)
-        padded[np.arange(longest) < lengths[:, np.newaxis]] = self.rows[self._steps(places)]
+        padded[np.arange(longest) < lengths[:, np.newaxis]] = self.rows[self.steps(places)]
         return padded.swapaxes(0, 1), lengths
 
-    def _steps(self, which: Array) -> Array:
+    def steps(self, which: Array) -> Array:
         """Numbers of the rows of some sequences, sequence by sequence."""
         starts = (np.cumsum(self.lengths) - self.lengths)[which]
         lengths = self.lengths[which]
@@ -126,6 +126,19 @@ class ShuffledBatches(Sequence[Any]):
     def _cut(self, order: Array) -> list[Array]:
         size = self._batch_size
         return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def in_groups(lengths: Array, most: int) -> Iterator[Array]:
+    """Numbers of sequences of similar lengths, for what is predicted at once.
+
+    A group has at most `most` steps with its padding, or one sequence.
+    """
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * lengths[order[end]] > most:
+            yield order[start:end]
+            start = end
 
 
 def in_chunks(count: int, size: int) -> Iterator[slice]:

@@ -7,24 +7,22 @@ batches and how its network's output becomes an answer; everything else is here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from fastlstm import storage
-from fastlstm._validate import Array, check_number, check_size
+from fastlstm._validate import Array, check_names, check_number, check_size
 from fastlstm.optim import AdamW
 from fastlstm.schedules import cosine
 from fastlstm.storage import FormatError
 from fastlstm.tasks._batches import ShuffledBatches
+from fastlstm.tasks._labels import labels_from_json as labels_from_json
+from fastlstm.tasks._labels import labels_to_json as labels_to_json
 from fastlstm.tasks._networks import Network
-from fastlstm.tasks._sklearn import (
-    BaseEstimator,
-    NotFittedError,
-    check_random_state,
-    train_test_split,
-)
+from fastlstm.tasks._sklearn import BaseEstimator, NotFittedError, check_random_state
 from fastlstm.training import History, Trainer
 
 # Part of the steps in which the learning rate rises to its height.
@@ -62,12 +60,45 @@ class Estimator(BaseEstimator):
 
     network_: Any
     history_: History
+    # Of partial_fit, which goes on where it was.
+    _optimiser: AdamW | None = None
+    _seed: int
+
+    def _keep(self, arguments: dict[str, Any]) -> None:
+        """Store the arguments of the constructor, which are its ``locals()``, under their names."""
+        for name, argument in arguments.items():
+            if name != "self":
+                setattr(self, name, argument)
 
     # --- training ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _as_before_if_refused(self) -> Iterator[None]:
+        """What was fitted stays as it was if the block raises TypeError or ValueError: for `fit`.
+
+        Training itself, in the block or outside of it, ends with other exceptions.
+        """
+        before = dict(vars(self))
+        try:
+            yield
+        except (TypeError, ValueError):
+            self.__dict__ = before
+            raise
 
     def _new_seed(self) -> int:
         """A seed from `random_state`, as scikit-learn takes it: None, an int, or a RandomState."""
         return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _check_training(self) -> None:
+        """Raise if a setting of the training is not possible: for before the work begins."""
+        check_size("epochs", self.epochs)
+        check_size("batch_size", self.batch_size)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_number("max_norm", self.max_norm, above=0)
+        check_number("validation_fraction", self.validation_fraction, least=0, below=1)
+        if self.patience is not None:
+            check_size("patience", self.patience)
 
     def _train(
         self,
@@ -100,64 +131,101 @@ class Estimator(BaseEstimator):
         ------
         KeyboardInterrupt
             After Ctrl-C: the network is then at the best weights so far.
+        FloatingPointError
+            If a loss or a gradient is not finite; the network as with Ctrl-C.
         """
+        self._check_training()
         epochs = check_size("epochs", self.epochs if epochs is None else epochs)
         batches = ShuffledBatches(
             make_batch, count, batch_size=self.batch_size, epochs=epochs, seed=seed,
             lengths=lengths,
         )  # fmt: skip
         steps = len(batches)
-        patience = epochs if self.patience is None else check_size("patience", self.patience)
         trainer = Trainer(
             network,
-            AdamW(
-                network.parameters(),
-                check_number("learning_rate", self.learning_rate, above=0),
-                weight_decay=check_number("weight_decay", self.weight_decay, least=0),
-            ),
+            self._new_optimiser(network),
             schedule=cosine(steps, warmup=int(_WARMUP * steps)),
             max_norm=self.max_norm,
             seed=seed,
             validate=validate,
             validate_every=None if validate is None else batches.per_epoch,
-            patience=None if validate is None else patience,
+            patience=None if validate is None else self.patience or epochs,
             progress=bool(self.verbose),
         )
+        self._optimiser = None
         self.network_, self.history_ = network, trainer.history
         try:
             trainer.fit(batches, epochs=1)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, FloatingPointError):
             trainer.restore_best()
             raise
+
+    def _train_further(
+        self, make_batch: Callable[[Array], Any], count: int, *, lengths: Array | None = None
+    ) -> None:
+        """One pass over `count` more examples, for `partial_fit`.
+
+        The learning rate stays at its height, and what the optimiser remembers is kept from call
+        to call. Nothing is held out. `history_` grows.
+        """
+        self._check_training()
+        if self._optimiser is None:
+            self._optimiser = self._new_optimiser(self.network_)
+            self._seed = self._new_seed()
+        done = len(self.history_.losses)
+        seed = int(np.random.SeedSequence([self._seed, done]).generate_state(1)[0])
+        trainer = Trainer(
+            self.network_, self._optimiser, max_norm=self.max_norm, seed=seed,
+            progress=bool(self.verbose),
+        )  # fmt: skip
+        batches = ShuffledBatches(
+            make_batch, count, batch_size=self.batch_size, epochs=1, seed=seed, lengths=lengths
+        )
+        try:
+            trainer.fit(batches, epochs=1)
+        finally:
+            self.history_.losses.extend(trainer.history.losses)
+
+    def _new_optimiser(self, network: Network) -> AdamW:
+        return AdamW(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
 
     def _split(
         self, count: int, *, seed: int, stratify: Array | None = None
     ) -> tuple[Array, Array]:
         """Numbers of the examples to train on, and of those held out by `validation_fraction`.
 
-        A fraction of 0 holds nothing out. Classes are held out alike where each has two examples.
+        A fraction of 0 holds nothing out, any other one at least one example. With `stratify`,
+        numbers of classes (count,), each class has its share held out, and one example at least to
+        train on.
         """
         fraction = check_number("validation_fraction", self.validation_fraction, least=0, below=1)
-        held_out = round(count * fraction)
-        if fraction and not 0 < held_out < count:
-            raise ValueError(
-                f"validation_fraction: {fraction:g} of {count} samples are {held_out}, so nothing "
-                "is left to train on or to validate with; 0 holds nothing out"
-            )
         everything = np.arange(count)
-        if not held_out:
+        if not fraction:
             return everything, everything[:0]
+        order = np.random.default_rng(seed).permutation(count)
         if stratify is not None:
-            _, counts = np.unique(stratify, return_counts=True)
-            if counts.min() < 2 or min(held_out, count - held_out) < len(counts):
-                stratify = None
-        training, validation = train_test_split(
-            everything, test_size=held_out, random_state=seed, stratify=stratify
-        )
-        return np.sort(training), np.sort(validation)
+            # The classes one after the other; the first of each is not to be held out.
+            order = order[np.argsort(stratify[order], kind="stable")]
+            order = order[np.diff(stratify[order], prepend=-1) == 0]
+        held_out = min(max(1, round(count * fraction)), len(order))
+        if not 0 < held_out < count:
+            raise ValueError(
+                f"validation_fraction: {fraction:g} of n_samples={count} leave nothing to train "
+                "on or to validate with; 0 holds nothing out"
+            )
+        places = (np.arange(held_out) + 0.5) * len(order) / held_out
+        validation = np.sort(order[places.astype(np.int64)])
+        return np.setdiff1d(everything, validation), validation
+
+    def _begin(self, network: Network) -> None:
+        """Have a network that has not learnt anything yet, for `partial_fit`."""
+        self.network_, self.history_, self._optimiser = network, History(), None
+
+    def _is_fitted(self) -> bool:
+        return hasattr(self, "network_")
 
     def _check_is_fitted(self) -> None:
-        if not hasattr(self, "network_"):
+        if not self._is_fitted():
             name = type(self).__name__
             raise NotFittedError(f"This {name} instance is not fitted yet: call fit first.")
 
@@ -165,6 +233,9 @@ class Estimator(BaseEstimator):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one safetensors file, atomically.
+
+        What JSON cannot hold and training alone needs is not kept: a `random_state` that is a
+        RandomState, a dict of class weights whose classes are no strings, `history_`.
 
         Raises
         ------
@@ -176,12 +247,10 @@ class Estimator(BaseEstimator):
             If safetensors is not installed.
         """
         self._check_is_fitted()
-        params = self.get_params(deep=False)
-        if not isinstance(params["random_state"], (int, np.integer)):
-            params["random_state"] = None
+        params = {k: _plain(value) for k, value in self.get_params(deep=False).items()}
         fitted, arrays = self._fitted()
         arrays |= {f"network.{k}": array for k, array in self.network_.parameters().items()}
-        header = {"params": {k: _plain(value) for k, value in params.items()}, "fitted": fitted}
+        header = {"params": params, "fitted": fitted}
         storage.save(path, self._kind, arrays, header)
 
     @classmethod
@@ -208,10 +277,12 @@ class Estimator(BaseEstimator):
                 else:
                     others[name] = array
             estimator._restore(file.header["fitted"], others, network)
+            check_names("network", network, estimator.network_.parameters())
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise FormatError(
                 f"{file.path}: its header and its arrays do not belong together: {error}"
             ) from None
+        estimator.history_ = History()
         return estimator
 
     def _fitted(self) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -229,25 +300,13 @@ class Estimator(BaseEstimator):
 
 
 def _plain(value: Any) -> Any:
-    """An argument of a constructor as JSON can hold it."""
+    """An argument of a constructor as JSON can hold it; None for what a file does not keep."""
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, np.random.RandomState):
+        return None
+    if isinstance(value, dict):
+        return value if all(isinstance(key, str) for key in value) else None
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value
-
-
-def labels_to_json(classes: Array) -> dict[str, Any]:
-    """Classes (n,) of numbers, bools or strings, for `labels_from_json`."""
-    return {"dtype": classes.dtype.str, "values": classes.tolist()}
-
-
-def labels_from_json(saved: Mapping[str, Any]) -> Array:
-    """The array that `labels_to_json` was given."""
-    dtype = saved["dtype"]
-    if dtype == "|O":
-        return np.array(saved["values"], dtype=object)
-    if not isinstance(dtype, str) or dtype[:2] not in ("<i", "<u", "<f", "|b", "|i", "|u", "<U"):
-        raise ValueError(f"classes: expected a dtype of numbers or text, got {dtype!r:.80}")
-    values: Sequence[Any] = saved["values"]
-    return np.array(values).astype(np.dtype(dtype[:2] + str(int(dtype[2:]))))

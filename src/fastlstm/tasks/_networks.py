@@ -26,7 +26,8 @@ CELLS = ("lstm", "rnn")
 Rng = np.random.Generator | None
 Start = np.random.Generator | Mapping[str, Array]
 Grads = dict[str, Array]
-Loss = Callable[[Array, Array], tuple[float, Array]]
+# Of a prediction, and of whatever its target is.
+Loss = Callable[[Array, Any], tuple[float, Array]]
 
 
 class Network:
@@ -82,7 +83,9 @@ class Encoder(Network):
     vocabulary : int, optional
         How many ids there are. Without it steps are vectors.
     dropout : float
-        Of the vectors, between the layers, and of the outputs.
+        Between the layers, and of the outputs.
+    input_dropout : float, optional
+        Of the vectors that are read; by default as `dropout`.
     cell : {"lstm", "rnn"}
         The forget gates of an LSTM begin with a bias of 1 (Jozefowicz et al. 2015).
     """
@@ -97,6 +100,7 @@ class Encoder(Network):
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        input_dropout: float | None = None,
         cell: str = "lstm",
         dtype: DTypeLike = np.float32,
     ) -> None:
@@ -115,13 +119,14 @@ class Encoder(Network):
             hidden_size,
             num_layers,
             bidirectional=bidirectional,
-            dropout=dropout if num_layers > 1 else 0.0,
+            dropout=dropout if num_layers != 1 else 0.0,
             dtype=dtype,
             rng=begin(start, "recurrent"),
         )
         if cell == "lstm" and isinstance(start, np.random.Generator):
             init.forget_bias(self.recurrent, 1.0)
         self._dropout = Dropout(dropout)
+        self._input_dropout = Dropout(dropout if input_dropout is None else input_dropout)
         self.features = hidden_size * (2 if bidirectional else 1)
         self._join(recurrent=self.recurrent, **parts)
 
@@ -133,13 +138,13 @@ class Encoder(Network):
 
     def forward(self, x: Array, lengths: Array, rng: Rng) -> tuple[Array, tuple[Any, ...]]:
         """The same with dropout, and the tapes for `backward`."""
-        rng = rng if self._dropout.p else None
         embedding_tape = None
         if self.embedding is not None:
             x, embedding_tape = self.embedding.forward(x)
-        vectors, input_tape = self._dropout.forward(x, rng)
-        output, _, tape = self.recurrent.forward(vectors, lengths=lengths, rng=rng)
-        output, output_tape = self._dropout.forward(output, rng)
+        vectors, input_tape = self._input_dropout.forward(x, _if_any(self._input_dropout, rng))
+        within = rng if self.recurrent.dropout else None
+        output, _, tape = self.recurrent.forward(vectors, lengths=lengths, rng=within)
+        output, output_tape = self._dropout.forward(output, _if_any(self._dropout, rng))
         return output, (embedding_tape, input_tape, tape, output_tape)
 
     def backward(self, tapes: tuple[Any, ...], d_output: Array) -> tuple[Array, Grads]:
@@ -147,11 +152,16 @@ class Encoder(Network):
         embedding_tape, input_tape, tape, output_tape = tapes
         d_output, _ = self._dropout.backward(output_tape, d_output)
         d_vectors, _, recurrent = self.recurrent.backward(tape, d_output)
-        d_vectors, _ = self._dropout.backward(input_tape, d_vectors)
+        d_vectors, _ = self._input_dropout.backward(input_tape, d_vectors)
         if self.embedding is None:
             return d_vectors, joined(recurrent=recurrent)
         _, embedding = self.embedding.backward(embedding_tape, d_vectors)
         return d_vectors, joined(recurrent=recurrent, embedding=embedding)
+
+
+def _if_any(dropout: Dropout, rng: Rng) -> Rng:
+    """The generator, if there is anything to draw from it."""
+    return rng if dropout.p else None
 
 
 class PooledNetwork(Network):
@@ -189,8 +199,13 @@ class PooledNetwork(Network):
         """Sequences -> predictions (B, outputs)."""
         return self.head(self.pooling(self.encoder(x, lengths), lengths))
 
+    def loss(self, batch: tuple[Array, Array, Any]) -> float:
+        """Of a batch (x, lengths, target), without dropout."""
+        x, lengths, target = batch
+        return self._loss(self(x, lengths), target)[0]
+
     def loss_and_grads(
-        self, batch: tuple[Array, Array, Array], _state: object, rng: Rng
+        self, batch: tuple[Array, Array, Any], _state: object, rng: Rng
     ) -> tuple[float, Grads, None]:
         """For the Trainer; a batch is (x, lengths, target)."""
         x, lengths, target = batch
@@ -241,8 +256,13 @@ class StepNetwork(Network):
         rows, _ = _valid_rows(self.encoder(x, lengths), lengths)
         return self.head(rows)
 
+    def loss(self, batch: tuple[Array, Array, Any]) -> float:
+        """Of a batch (x, lengths, target of the valid steps), without dropout."""
+        x, lengths, target = batch
+        return self._loss(self(x, lengths), target)[0]
+
     def loss_and_grads(
-        self, batch: tuple[Array, Array, Array], _state: object, rng: Rng
+        self, batch: tuple[Array, Array, Any], _state: object, rng: Rng
     ) -> tuple[float, Grads, None]:
         """For the Trainer; a batch is (x, lengths, target of the valid steps)."""
         x, lengths, target = batch

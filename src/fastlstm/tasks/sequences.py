@@ -1,4 +1,4 @@
-"""Estimators of numeric sequences: a class for each."""
+"""Estimators of numeric sequences: a class for each, or numbers."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastlstm._validate import Array
-from fastlstm.losses import softmax_cross_entropy
-from fastlstm.tasks._batches import Ragged, in_chunks
-from fastlstm.tasks._estimator import Estimator, labels_from_json, labels_to_json
-from fastlstm.tasks._inputs import check_sequences
+from fastlstm._validate import Array, check_flag
+from fastlstm.losses import mean_squared_error
+from fastlstm.tasks import _labels
 from fastlstm.tasks._networks import PooledNetwork, Start
-from fastlstm.tasks._sklearn import ClassifierMixin, check_classification_targets, column_or_1d
+from fastlstm.tasks._numeric import (
+    Examples,
+    LabellingEstimator,
+    NumericEstimator,
+    Target,
+    cross_entropy,
+    softmax,
+)
+from fastlstm.tasks._scaling import Scaling
+from fastlstm.tasks._sklearn import ClassifierMixin, RegressorMixin, accuracy_score, r2_score
 
-# Sequences that are predicted at once.
-_AT_ONCE = 256
 
-
-class SequenceClassifier(ClassifierMixin, Estimator):
+class SequenceClassifier(ClassifierMixin, LabellingEstimator):
     """A class for each sequence of vectors, by an LSTM.
 
     Features are standardised inside, by the mean and the deviation of all training steps.
@@ -32,9 +36,9 @@ class SequenceClassifier(ClassifierMixin, Estimator):
     bidirectional : bool
         Also read from the end to the beginning.
     dropout : float
-        Of the input, between layers and of the output.
+        Between layers and of the output.
     pooling : {"last", "mean", "max", "attention"}
-        What represents the sequence; see `fastlstm.pooling.Pooling`.
+        What represents the sequence; see `fastlstm.Pooling`.
     cell : {"lstm", "rnn"}
         "rnn" is the plain recurrent network, for comparison.
     epochs : int
@@ -51,6 +55,9 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         trains on all, for all epochs.
     patience : int, optional
         Stop after so many epochs without a new lowest loss.
+    class_weight : dict, "balanced" or None
+        What the loss of a sample of each class is multiplied by; "balanced": in inverse proportion
+        to their numbers of samples.
     random_state : int, RandomState or None
         Of weights, batches, dropout and what is held out.
     verbose : bool
@@ -61,6 +68,8 @@ class SequenceClassifier(ClassifierMixin, Estimator):
     classes_ : ndarray (n_classes,)
     n_features_in_ : int
         Features of a step.
+    network_ : object
+        The trained layers.
     history_ : History
         Losses of the steps, and validations.
 
@@ -76,6 +85,180 @@ class SequenceClassifier(ClassifierMixin, Estimator):
     """
 
     _kind = "sequence-classifier"
+
+    pooling: str
+
+    def __init__(
+        self,
+        hidden_size: int = 64,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = True,
+        dropout: float = 0.2,
+        pooling: str = "mean",
+        cell: str = "lstm",
+        epochs: int = 50,
+        batch_size: int = 16,
+        learning_rate: float = 5e-3,
+        weight_decay: float = 0.01,
+        max_norm: float = 1.0,
+        validation_fraction: float = 0.1,
+        patience: int | None = 10,
+        class_weight: Any = None,
+        random_state: Any = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self._keep(locals())
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None) -> Self:
+        """Train a new network.
+
+        Parameters
+        ----------
+        X : list of array_like (T_i, F), or array_like (n, T, F) or (n, T)
+            Sequences, each of any length; or padded ones. Without the last axis each step is one
+            number.
+        y : array_like (n,)
+            Classes: numbers, bools or strings.
+        sample_weight : array_like (n,), optional
+            What the loss of each sample is multiplied by; only the proportions matter.
+        lengths : array_like of int (n,), optional
+            Steps of each padded sequence; what lies past them is not looked at.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not possible. What was fitted before is left as it was.
+        KeyboardInterrupt
+            After Ctrl-C; the estimator then has the best weights so far and can be used.
+        """
+        sequences = self._check_input(X, lengths)
+        labels = _labels.check_labels(y, len(sequences))
+        classes, codes = _labels.encode(labels)
+        sample_weight = _labels.check_sample_weight(sample_weight, len(labels))
+        weights = _labels.sample_weights(sample_weight, self.class_weight, labels, classes)
+        seed = self._new_seed()
+        training, validation = self._split(len(codes), seed=seed, stratify=codes)
+        examples = Examples(sequences, codes, _labels.mean_one(weights))
+        with self._as_before_if_refused():
+            self.classes_ = classes
+            self._learn(examples, training, validation, seed=seed)
+        return self
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        classes: Any = None,
+        sample_weight: Any = None,
+        *,
+        lengths: Any = None,
+    ) -> Self:
+        """Train on, by one pass over these samples; nothing is held out.
+
+        The first call of an estimator that is not fitted begins a network, takes from its samples
+        how features are standardised, and needs all classes that will come in `classes`. The
+        learning rate stays at its height.
+
+        Parameters
+        ----------
+        X, y, sample_weight, lengths
+            As in `fit`.
+        classes : array_like (n_classes,), optional
+            Needed in the first call.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`, and if `class_weight` is "balanced", which needs all samples at once.
+        """
+        sequences = self._check_input(X, lengths, further=True)
+        labels = _labels.check_labels(y, len(sequences))
+        given = _labels.check_classes(classes, self.classes_ if self._is_fitted() else None)
+        if self.class_weight == "balanced":
+            raise ValueError("class_weight: 'balanced' needs all samples at once; pass a dict")
+        _, codes = _labels.encode(labels, given)
+        sample_weight = _labels.check_sample_weight(sample_weight, len(labels))
+        weights = _labels.sample_weights(sample_weight, self.class_weight, labels, given)
+        with self._as_before_if_refused():
+            self.classes_ = given
+            self._learn_further(Examples(sequences, codes, _labels.as_they_are(weights)))
+        return self
+
+    def predict_proba(self, X: Any, *, lengths: Any = None) -> Array:
+        """Probabilities of the classes, (n, n_classes) of float64, in the order of `classes_`."""
+        return softmax(self._apply(X, lengths)[0])
+
+    def predict(self, X: Any, *, lengths: Any = None) -> Array:
+        """The likeliest class of each sequence, (n,)."""
+        logits, _ = self._apply(X, lengths)
+        best: Array = self.classes_[logits.argmax(axis=1)]
+        return best
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None) -> float:
+        """Part of the sequences whose class is predicted."""
+        predicted = self.predict(X, lengths=lengths)
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+
+    def _network(self, start: Start) -> PooledNetwork:
+        return PooledNetwork(
+            len(self.classes_),
+            pooling=self.pooling,
+            loss=cross_entropy,
+            start=start,
+            **self._encoder(),
+        )
+
+
+class SequenceRegressor(RegressorMixin, NumericEstimator):
+    """One number, or several, for each sequence of vectors, by an LSTM.
+
+    Features and targets are standardised inside, by their mean and deviation in the training part;
+    the loss is the squared error of the standardised targets.
+
+    Parameters
+    ----------
+    hidden_size, num_layers, bidirectional, dropout, pooling, cell
+    epochs, batch_size, learning_rate, weight_decay, max_norm
+    validation_fraction, patience, random_state, verbose
+        As `SequenceClassifier` has them.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Features of a step.
+    n_outputs_ : int
+        Targets of a sequence.
+    network_ : object
+        The trained layers.
+    history_ : History
+        Losses of the steps, and validations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = [rng.standard_normal((rng.integers(5, 10), 2)) for _ in range(80)]
+    >>> y = [x[:, 0].sum() for x in X]
+    >>> regressor = SequenceRegressor(16, epochs=30, random_state=0).fit(X, y)
+    >>> regressor.score(X, y) > 0.8
+    True
+    """
+
+    _kind = "sequence-regressor"
+
+    pooling: str
+    n_outputs_: int
+    _target_scaling: Scaling
+    _single: bool
 
     def __init__(
         self,
@@ -96,130 +279,107 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         random_state: Any = None,
         verbose: bool | int = False,
     ) -> None:
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.pooling = pooling
-        self.cell = cell
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.max_norm = max_norm
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.random_state = random_state
-        self.verbose = verbose
+        self._keep(locals())
 
-    def fit(self, X: Any, y: Any, *, lengths: Any = None) -> Self:
-        """Train.
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None) -> Self:
+        """Train a new network.
 
         Parameters
         ----------
-        X : list of array_like (T_i, F), or array_like (n, T, F) or (n, T)
-        y : array_like (n,)
-            Classes: numbers or strings.
-        lengths : array_like of int (n,), optional
-            Steps of each padded sequence.
+        X, sample_weight, lengths
+            As `SequenceClassifier.fit` takes them.
+        y : array_like (n,) or (n, n_outputs)
+            Finite numbers.
+
+        Returns
+        -------
+        self
 
         Raises
         ------
-        TypeError, ValueError
-            If an argument is not possible, lengths of X and y differ, there is a single class, or a
-            NaN or infinite number in X.
-        KeyboardInterrupt
-            After Ctrl-C; the estimator is then at the best weights so far.
+        TypeError, ValueError, KeyboardInterrupt
+            As in `SequenceClassifier.fit`.
         """
-        sequences = check_sequences(X, lengths)
-        y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
-        if len(y) != len(sequences):
-            raise ValueError(f"y: expected {len(sequences)} classes, as X has, got {len(y)}")
-        self.classes_, targets = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y: expected at least two classes, got 1 class: {self.classes_[0]!r}")
+        sequences = self._check_input(X, lengths)
+        targets, single = _labels.check_targets(y, len(sequences))
+        weights = _labels.mean_one(_labels.check_sample_weight(sample_weight, len(targets)))
         seed = self._new_seed()
-        training, validation = self._split(len(y), seed=seed, stratify=targets)
-        self._standardise(sequences.take(training))
-        scaled = self._scale(sequences)
-
-        def make_batch(which: Array) -> tuple[Array, Array, Array]:
-            return (*scaled.padded(which), targets[which])
-
-        network = self._network(np.random.default_rng(seed))
-
-        def validate() -> float:
-            logits = self._logits(network, scaled.take(validation))
-            return softmax_cross_entropy(logits, targets[validation])[0]
-
-        self._train(
-            network,
-            lambda which: make_batch(training[which]),
-            len(training),
-            seed=seed,
-            validate=validate if len(validation) else None,
-        )
+        training, validation = self._split(len(targets), seed=seed)
+        with self._as_before_if_refused():
+            self._take_targets(targets[training], single)
+            scaled = self._target_scaling.apply("y", targets)
+            self._learn(Examples(sequences, scaled, weights), training, validation, seed=seed)
         return self
 
-    def predict_proba(self, X: Any, *, lengths: Any = None) -> Array:
-        """Probabilities of the classes, (n, n_classes) of float64, in the order of `classes_`."""
-        self._check_is_fitted()
-        sequences = check_sequences(X, lengths, features=self.n_features_in_)
-        logits = self._logits(self.network_, self._scale(sequences)).astype(np.float64)
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        proba: Array = weights / weights.sum(axis=1, keepdims=True)
-        return proba
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None
+    ) -> Self:
+        """Train on, by one pass over these samples; see `SequenceClassifier.partial_fit`.
+
+        The first call's targets say how all are standardised.
+        """
+        sequences = self._check_input(X, lengths, further=True)
+        targets, single = _labels.check_targets(y, len(sequences))
+        weights = _labels.check_sample_weight(sample_weight, len(targets))
+        if self._is_fitted() and targets.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"y: expected {self.n_outputs_} targets of each sequence, as in the call before, "
+                f"got {targets.shape[1]}"
+            )
+        with self._as_before_if_refused():
+            if not self._is_fitted():
+                self._take_targets(targets, single)
+            scaled = self._target_scaling.apply("y", targets)
+            self._learn_further(Examples(sequences, scaled, _labels.as_they_are(weights)))
+        return self
 
     def predict(self, X: Any, *, lengths: Any = None) -> Array:
-        """The likeliest class of each sequence, (n,)."""
-        proba = self.predict_proba(X, lengths=lengths)
-        best: Array = self.classes_[proba.argmax(axis=1)]
-        return best
+        """The targets of each sequence: (n,), or (n, n_outputs) if `fit` was given such."""
+        scaled, _ = self._apply(X, lengths)
+        predicted = self._target_scaling.undo(scaled)
+        return predicted[:, 0] if self._single else predicted
 
-    # --- network ----------------------------------------------------------------------------------
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None) -> float:
+        """R², the coefficient of determination; of several targets their mean."""
+        predicted = self.predict(X, lengths=lengths)
+        return float(r2_score(y, predicted, sample_weight=sample_weight))
+
+    def _take_targets(self, targets: Array, single: bool) -> None:
+        self._target_scaling, self._single = Scaling.of(targets), single
+        self.n_outputs_ = targets.shape[1]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
     def _network(self, start: Start) -> PooledNetwork:
         return PooledNetwork(
-            len(self.classes_),
+            self.n_outputs_,
             pooling=self.pooling,
-            loss=softmax_cross_entropy,
+            loss=_squared_error,
             start=start,
-            features=self.n_features_in_,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            bidirectional=self.bidirectional,
-            dropout=self.dropout,
-            cell=self.cell,
+            **self._encoder(),
         )
 
-    def _logits(self, network: PooledNetwork, scaled: Ragged) -> Array:
-        parts = [network(*scaled.padded(part)) for part in in_chunks(len(scaled), _AT_ONCE)]
-        return np.concatenate(parts)
-
-    def _standardise(self, sequences: Ragged) -> None:
-        """Take the features' mean and deviation; one that never changes is only shifted."""
-        rows = sequences.rows
-        self.n_features_in_ = rows.shape[1]
-        self._mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-        deviation = rows.std(axis=0, dtype=np.float64).astype(np.float32)
-        self._deviation = np.where(deviation > 0, deviation, np.float32(1))
-
-    def _scale(self, sequences: Ragged) -> Ragged:
-        return Ragged((sequences.rows - self._mean) / self._deviation, sequences.lengths)
-
-    # --- files ------------------------------------------------------------------------------------
-
     def _fitted(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        return {"classes": labels_to_json(self.classes_)}, {
-            "mean": self._mean,
-            "deviation": self._deviation,
-        }
+        fitted, arrays = super()._fitted()
+        return fitted | {"single": self._single}, arrays | self._target_scaling.arrays("targets")
 
     def _restore(
         self, fitted: Mapping[str, Any], arrays: Mapping[str, Array], network: Mapping[str, Array]
     ) -> None:
-        self.classes_ = labels_from_json(fitted["classes"])
-        self._mean, self._deviation = arrays["mean"], arrays["deviation"]
-        self.n_features_in_ = len(self._mean)
-        self.network_ = self._network(network)
+        self._target_scaling = Scaling.from_arrays("targets", arrays)
+        self.n_outputs_ = len(self._target_scaling.mean)
+        self._single = check_flag("single", fitted["single"])
+        super()._restore(fitted, arrays, network)
+
+
+def _squared_error(prediction: Array, target: Target) -> tuple[float, Array]:
+    """Mean of weight · (prediction - target)²."""
+    targets, weights = target
+    if weights is None:
+        return mean_squared_error(prediction, targets)
+    roots = np.sqrt(weights)[:, np.newaxis]
+    loss, d_prediction = mean_squared_error(roots * prediction, roots * targets)
+    return loss, d_prediction * roots
