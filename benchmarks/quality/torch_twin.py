@@ -30,7 +30,7 @@ from fastlstm.checkpoints import History
 from fastlstm.layers import Linear
 from fastlstm.pooling import Pooling
 from fastlstm.rnn import RNN
-from fastlstm.tasks import _networks
+from fastlstm.tasks import _classes, _networks
 
 Array = NDArray[Any]
 
@@ -59,10 +59,25 @@ def twin_of(network: Any) -> Twin:
     raise TypeError(f"no twin is known of a {type(network).__name__}: register one")
 
 
-LOSSES: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
+def weighted_cross_entropy(logits: Tensor, target: tuple[Tensor, Tensor | None]) -> Tensor:
+    codes, weights = target
+    if weights is None:
+        return functional.cross_entropy(logits, codes)
+    return (functional.cross_entropy(logits, codes, reduction="none") * weights).mean()
+
+
+LOSSES: dict[Any, Callable[[Tensor, Any], Tensor]] = {
     losses.softmax_cross_entropy: functional.cross_entropy,
     losses.mean_squared_error: functional.mse_loss,
+    _classes.cross_entropy: weighted_cross_entropy,
 }
+
+
+def tensors_of(batch: Any) -> Any:
+    """Tensors on the memory of a batch's arrays, in tuples as they are."""
+    if isinstance(batch, tuple):
+        return tuple(map(tensors_of, batch))
+    return None if batch is None else torch.from_numpy(batch)
 
 
 class EncoderTwin(nn.Module):
@@ -83,11 +98,13 @@ class EncoderTwin(nn.Module):
             bidirectional=layer.bidirectional,
         )
         self.dropout = nn.Dropout(encoder._dropout.p)
+        self.input_dropout = nn.Dropout(encoder._input_dropout.p)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(T, B, features) or ids (T, B) -> (T, B, F), zero past the ends."""
         vectors = x if self.embedding is None else self.embedding(x)
-        return self.dropout(run_packed(self.recurrent, self.dropout(vectors), lengths)[0])
+        vectors = self.input_dropout(vectors)
+        return self.dropout(run_packed(self.recurrent, vectors, lengths)[0])
 
 
 def run_packed(layer: nn.Module, x: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
@@ -146,8 +163,8 @@ class PooledTwin(Twin):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         return self.head(self.pooling(self.encoder(x, lengths), lengths))
 
-    def loss(self, batch: tuple[Array, Array, Array], state: Any) -> tuple[Tensor, Any]:
-        x, lengths, target = map(torch.from_numpy, batch)
+    def loss(self, batch: tuple[Array, Array, Any], state: Any) -> tuple[Tensor, Any]:
+        x, lengths, target = tensors_of(batch)
         return self.own_loss(self(x, lengths), target), state
 
 
@@ -164,8 +181,8 @@ class StepTwin(Twin):
         output = self.encoder(x, lengths).transpose(0, 1)
         return self.head(output[torch.arange(output.shape[1]) < lengths[:, None]])
 
-    def loss(self, batch: tuple[Array, Array, Array], state: Any) -> tuple[Tensor, Any]:
-        x, lengths, target = map(torch.from_numpy, batch)
+    def loss(self, batch: tuple[Array, Array, Any], state: Any) -> tuple[Tensor, Any]:
+        x, lengths, target = tensors_of(batch)
         return self.own_loss(self(x, lengths), target), state
 
 

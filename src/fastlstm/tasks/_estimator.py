@@ -19,8 +19,8 @@ from fastlstm.optim import AdamW
 from fastlstm.schedules import cosine
 from fastlstm.storage import FormatError
 from fastlstm.tasks._batches import ShuffledBatches
-from fastlstm.tasks._labels import labels_from_json as labels_from_json
-from fastlstm.tasks._labels import labels_to_json as labels_to_json
+from fastlstm.tasks._classes import labels_from_json as labels_from_json
+from fastlstm.tasks._classes import labels_to_json as labels_to_json
 from fastlstm.tasks._networks import Network
 from fastlstm.tasks._sklearn import BaseEstimator, NotFittedError, check_random_state
 from fastlstm.training import History, Trainer
@@ -203,21 +203,21 @@ class Estimator(BaseEstimator):
         if not fraction:
             return everything, everything[:0]
         order = np.random.default_rng(seed).permutation(count)
-        if stratify is not None:
-            # The classes one after the other; the first of each is not to be held out.
-            order = order[np.argsort(stratify[order], kind="stable")]
-            order = order[np.diff(stratify[order], prepend=-1) == 0]
-        held_out = min(max(1, round(count * fraction)), len(order))
-        if not 0 < held_out < count:
+        # The classes one after the other; the first of each, or of all, is not to be held out.
+        classes = np.zeros(count) if stratify is None else stratify
+        order = order[np.argsort(classes[order], kind="stable")]
+        order = order[np.diff(classes[order], prepend=-1) == 0]
+        if not len(order):
             raise ValueError(
-                f"validation_fraction: {fraction:g} of n_samples={count} leave nothing to train "
-                "on or to validate with; 0 holds nothing out"
+                f"validation_fraction: nothing of n_samples={count} can be held out, for one of "
+                "each class is to be trained on; 0 holds nothing out"
             )
+        held_out = min(max(1, round(count * fraction)), len(order))
         places = (np.arange(held_out) + 0.5) * len(order) / held_out
         validation = np.sort(order[places.astype(np.int64)])
         return np.setdiff1d(everything, validation), validation
 
-    def _begin(self, network: Network) -> None:
+    def _take_untrained(self, network: Network) -> None:
         """Have a network that has not learnt anything yet, for `partial_fit`."""
         self.network_, self.history_, self._optimiser = network, History(), None
 

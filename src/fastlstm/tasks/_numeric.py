@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from fastlstm._validate import Array
-from fastlstm.losses import softmax_cross_entropy
-from fastlstm.tasks import _labels
+from fastlstm.tasks import _classes
 from fastlstm.tasks._batches import Ragged, in_groups
+from fastlstm.tasks._classes import Weighted
 from fastlstm.tasks._estimator import Estimator
 from fastlstm.tasks._inputs import check_sequences
 from fastlstm.tasks._networks import PooledNetwork, Start, StepNetwork
@@ -19,9 +19,6 @@ from fastlstm.tasks._scaling import Scaling
 
 # Steps that are predicted at once, padding included.
 _AT_ONCE = 2**15
-
-# Targets, and their weights.
-Target = tuple[Array, Array | None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Examples:
     targets: Array | Ragged
     weights: Array | Ragged | None
 
-    def batch(self, which: Array) -> tuple[Array, Array, Target]:
+    def batch(self, which: Array) -> tuple[Array, Array, Weighted]:
         """What a network's `loss_and_grads` takes, of the sequences with these numbers."""
         x, lengths = self.sequences.padded(which)
         weights = None if self.weights is None else _taken(self.weights, which)
@@ -138,7 +135,7 @@ class NumericEstimator(Estimator):
         if not self._is_fitted():
             self._scaling = Scaling.of(examples.sequences.rows)
             self.n_features_in_ = len(self._scaling.mean)
-            self._begin(self._network(np.random.default_rng(self._new_seed())))
+            self._take_untrained(self._network(np.random.default_rng(self._new_seed())))
         scaled = Examples(self._scaled(examples.sequences), examples.targets, examples.weights)
         self._train_further(scaled.batch, len(scaled.sequences))
 
@@ -193,19 +190,13 @@ class LabellingEstimator(NumericEstimator):
 
     def _fitted(self) -> tuple[dict[str, Any], dict[str, Array]]:
         fitted, arrays = super()._fitted()
-        return fitted | {"classes": _labels.labels_to_json(self.classes_)}, arrays
+        return fitted | {"classes": _classes.labels_to_json(self.classes_)}, arrays
 
     def _restore(
         self, fitted: Mapping[str, Any], arrays: Mapping[str, Array], network: Mapping[str, Array]
     ) -> None:
-        self.classes_ = _labels.labels_from_json(fitted["classes"])
+        self.classes_ = _classes.labels_from_json(fitted["classes"])
         super()._restore(fitted, arrays, network)
-
-
-def cross_entropy(logits: Array, target: Target) -> tuple[float, Array]:
-    """The loss of the networks that tell classes."""
-    classes, weights = target
-    return softmax_cross_entropy(logits, classes, weights=weights)
 
 
 def _loss(network: PooledNetwork | StepNetwork, examples: Examples) -> float:
@@ -218,11 +209,3 @@ def _loss(network: PooledNetwork | StepNetwork, examples: Examples) -> float:
             total += network.loss(batch) * targets
             count += targets
     return total / count
-
-
-def softmax(logits: Array) -> Array:
-    """Probabilities (..., K) of float64."""
-    logits = logits.astype(np.float64)
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    proba: Array = weights / weights.sum(axis=-1, keepdims=True)
-    return proba

@@ -19,9 +19,6 @@ from sklearn.exceptions import NotFittedError as NotFittedError  # noqa: E402
 from sklearn.metrics import accuracy_score as accuracy_score  # noqa: E402
 from sklearn.metrics import r2_score as r2_score  # noqa: E402
 from sklearn.utils import check_random_state as check_random_state  # noqa: E402
-from sklearn.utils.class_weight import (  # noqa: E402
-    compute_class_weight as compute_class_weight,
-)
 from sklearn.utils.multiclass import (  # noqa: E402
     check_classification_targets as check_classification_targets,
 )

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from fastlstm._validate import Array, check_flag, check_number
 from fastlstm.layers import Embedding
-from fastlstm.losses import softmax_cross_entropy
 from fastlstm.parameters import Parameters
-from fastlstm.tasks._networks import Grads, Loss, PooledNetwork, Rng, Start
+from fastlstm.tasks._classes import cross_entropy
+from fastlstm.tasks._networks import Grads, PooledNetwork, Rng, Start
 from fastlstm.tasks.text import UNKNOWN
 
 # Of a standard normal distribution: words begin near each other, and what is learnt stands out.
 _SCALE = 0.3
 VECTORS = "encoder.embedding.weight"
-
-# Targets (B,) of integers, and what each counts, (B,).
-Weighted = tuple[Array, Array]
-
-
-def weighted_cross_entropy(logits: Array, target: Weighted) -> tuple[float, Array]:
-    """The loss of a TextNetwork, and its gradient."""
-    targets, weights = target
-    return softmax_cross_entropy(logits, targets, weights=weights)
 
 
 class TextNetwork(PooledNetwork):
@@ -55,7 +46,7 @@ class TextNetwork(PooledNetwork):
     ) -> None:
         self._train_vectors = check_flag("train_vectors", train_vectors)
         self._word_dropout = check_number("word_dropout", word_dropout, least=0, below=1)
-        super().__init__(outputs, loss=cast(Loss, weighted_cross_entropy), start=start, **options)
+        super().__init__(outputs, loss=cross_entropy, start=start, **options)
         if isinstance(start, np.random.Generator):
             with self.embedding.editing() as parameters:
                 parameters["weight"] *= np.float32(_SCALE)

@@ -9,15 +9,12 @@ import numpy as np
 
 from fastlstm._validate import Array, check_flag
 from fastlstm.losses import mean_squared_error
-from fastlstm.tasks import _labels
+from fastlstm.tasks import _classes
 from fastlstm.tasks._networks import PooledNetwork, Start
 from fastlstm.tasks._numeric import (
     Examples,
     LabellingEstimator,
     NumericEstimator,
-    Target,
-    cross_entropy,
-    softmax,
 )
 from fastlstm.tasks._scaling import Scaling
 from fastlstm.tasks._sklearn import ClassifierMixin, RegressorMixin, accuracy_score, r2_score
@@ -137,13 +134,13 @@ class SequenceClassifier(ClassifierMixin, LabellingEstimator):
             After Ctrl-C; the estimator then has the best weights so far and can be used.
         """
         sequences = self._check_input(X, lengths)
-        labels = _labels.check_labels(y, len(sequences))
-        classes, codes = _labels.encode(labels)
-        sample_weight = _labels.check_sample_weight(sample_weight, len(labels))
-        weights = _labels.sample_weights(sample_weight, self.class_weight, labels, classes)
+        labels = _classes.check_labels(y, len(sequences))
+        classes, codes = _classes.encode(labels)
+        sample_weight = _classes.check_sample_weight(sample_weight, len(labels))
+        weights = _classes.sample_weights(sample_weight, self.class_weight, classes, codes)
         seed = self._new_seed()
         training, validation = self._split(len(codes), seed=seed, stratify=codes)
-        examples = Examples(sequences, codes, _labels.mean_one(weights))
+        examples = Examples(sequences, codes, _classes.mean_one(weights))
         with self._as_before_if_refused():
             self.classes_ = classes
             self._learn(examples, training, validation, seed=seed)
@@ -181,21 +178,21 @@ class SequenceClassifier(ClassifierMixin, LabellingEstimator):
             As `fit`, and if `class_weight` is "balanced", which needs all samples at once.
         """
         sequences = self._check_input(X, lengths, further=True)
-        labels = _labels.check_labels(y, len(sequences))
-        given = _labels.check_classes(classes, self.classes_ if self._is_fitted() else None)
+        labels = _classes.check_labels(y, len(sequences))
+        given = _classes.check_classes(classes, self.classes_ if self._is_fitted() else None)
         if self.class_weight == "balanced":
             raise ValueError("class_weight: 'balanced' needs all samples at once; pass a dict")
-        _, codes = _labels.encode(labels, given)
-        sample_weight = _labels.check_sample_weight(sample_weight, len(labels))
-        weights = _labels.sample_weights(sample_weight, self.class_weight, labels, given)
+        _, codes = _classes.encode(labels, given)
+        sample_weight = _classes.check_sample_weight(sample_weight, len(labels))
+        weights = _classes.sample_weights(sample_weight, self.class_weight, given, codes)
         with self._as_before_if_refused():
             self.classes_ = given
-            self._learn_further(Examples(sequences, codes, _labels.as_they_are(weights)))
+            self._learn_further(Examples(sequences, codes, _classes.as_they_are(weights)))
         return self
 
     def predict_proba(self, X: Any, *, lengths: Any = None) -> Array:
         """Probabilities of the classes, (n, n_classes) of float64, in the order of `classes_`."""
-        return softmax(self._apply(X, lengths)[0])
+        return _classes.softmax(self._apply(X, lengths)[0])
 
     def predict(self, X: Any, *, lengths: Any = None) -> Array:
         """The likeliest class of each sequence, (n,)."""
@@ -212,7 +209,7 @@ class SequenceClassifier(ClassifierMixin, LabellingEstimator):
         return PooledNetwork(
             len(self.classes_),
             pooling=self.pooling,
-            loss=cross_entropy,
+            loss=_classes.cross_entropy,
             start=start,
             **self._encoder(),
         )
@@ -301,8 +298,8 @@ class SequenceRegressor(RegressorMixin, NumericEstimator):
             As in `SequenceClassifier.fit`.
         """
         sequences = self._check_input(X, lengths)
-        targets, single = _labels.check_targets(y, len(sequences))
-        weights = _labels.mean_one(_labels.check_sample_weight(sample_weight, len(targets)))
+        targets, single = _classes.check_targets(y, len(sequences))
+        weights = _classes.mean_one(_classes.check_sample_weight(sample_weight, len(targets)))
         seed = self._new_seed()
         training, validation = self._split(len(targets), seed=seed)
         with self._as_before_if_refused():
@@ -319,8 +316,8 @@ class SequenceRegressor(RegressorMixin, NumericEstimator):
         The first call's targets say how all are standardised.
         """
         sequences = self._check_input(X, lengths, further=True)
-        targets, single = _labels.check_targets(y, len(sequences))
-        weights = _labels.check_sample_weight(sample_weight, len(targets))
+        targets, single = _classes.check_targets(y, len(sequences))
+        weights = _classes.check_sample_weight(sample_weight, len(targets))
         if self._is_fitted() and targets.shape[1] != self.n_outputs_:
             raise ValueError(
                 f"y: expected {self.n_outputs_} targets of each sequence, as in the call before, "
@@ -330,7 +327,7 @@ class SequenceRegressor(RegressorMixin, NumericEstimator):
             if not self._is_fitted():
                 self._take_targets(targets, single)
             scaled = self._target_scaling.apply("y", targets)
-            self._learn_further(Examples(sequences, scaled, _labels.as_they_are(weights)))
+            self._learn_further(Examples(sequences, scaled, _classes.as_they_are(weights)))
         return self
 
     def predict(self, X: Any, *, lengths: Any = None) -> Array:
@@ -375,7 +372,7 @@ class SequenceRegressor(RegressorMixin, NumericEstimator):
         super()._restore(fitted, arrays, network)
 
 
-def _squared_error(prediction: Array, target: Target) -> tuple[float, Array]:
+def _squared_error(prediction: Array, target: _classes.Weighted) -> tuple[float, Array]:
     """Mean of weight · (prediction - target)²."""
     targets, weights = target
     if weights is None:

@@ -7,10 +7,10 @@ from typing import Any, Self
 import numpy as np
 
 from fastlstm._validate import Array
-from fastlstm.tasks import _labels
+from fastlstm.tasks import _classes
 from fastlstm.tasks._batches import Ragged
 from fastlstm.tasks._networks import Start, StepNetwork
-from fastlstm.tasks._numeric import Examples, LabellingEstimator, cross_entropy, softmax
+from fastlstm.tasks._numeric import Examples, LabellingEstimator
 
 
 class SequenceTagger(LabellingEstimator):
@@ -94,13 +94,13 @@ class SequenceTagger(LabellingEstimator):
             As in `SequenceClassifier.fit`.
         """
         sequences = self._check_input(X, lengths)
-        labels = _labels.check_label_sequences(y, sequences.lengths, padded=lengths is not None)
-        classes, codes = _labels.encode(labels)
-        sample_weight = _labels.check_sample_weight(sample_weight, len(sequences))
+        labels = _classes.check_label_sequences(y, sequences.lengths, padded=lengths is not None)
+        classes, codes = _classes.encode(labels)
+        sample_weight = _classes.check_sample_weight(sample_weight, len(sequences))
         if sample_weight is not None:
             sample_weight = np.repeat(sample_weight, sequences.lengths)
-        weights = _labels.mean_one(
-            _labels.sample_weights(sample_weight, self.class_weight, labels, classes)
+        weights = _classes.mean_one(
+            _classes.sample_weights(sample_weight, self.class_weight, classes, codes)
         )
         seed = self._new_seed()
         # Nothing is to be learnt from a sequence without a step.
@@ -116,7 +116,7 @@ class SequenceTagger(LabellingEstimator):
     def predict_proba(self, X: Any, *, lengths: Any = None) -> list[Array]:
         """Probabilities of the classes for each step: (T_i, n_classes) of each sequence."""
         logits, lengths = self._apply(X, lengths)
-        return list(Ragged(softmax(logits), lengths))
+        return list(Ragged(_classes.softmax(logits), lengths))
 
     def predict(self, X: Any, *, lengths: Any = None) -> list[Array]:
         """The likeliest label of each step, (T_i,) of each sequence."""
@@ -127,12 +127,14 @@ class SequenceTagger(LabellingEstimator):
         """Part of the steps whose label is predicted."""
         predicted = self.predict(X, lengths=lengths)
         sizes = np.array([len(one) for one in predicted])
-        labels = _labels.check_label_sequences(y, sizes, padded=lengths is not None)
+        labels = _classes.check_label_sequences(y, sizes, padded=lengths is not None)
         if not len(labels):
             raise ValueError("X: expected at least one step, got none")
-        sample_weight = _labels.check_sample_weight(sample_weight, len(sizes))
+        sample_weight = _classes.check_sample_weight(sample_weight, len(sizes))
         weights = None if sample_weight is None else np.repeat(sample_weight, sizes)
         return float(np.average(np.concatenate(predicted) == labels, weights=weights))
 
     def _network(self, start: Start) -> StepNetwork:
-        return StepNetwork(len(self.classes_), loss=cross_entropy, start=start, **self._encoder())
+        return StepNetwork(
+            len(self.classes_), loss=_classes.cross_entropy, start=start, **self._encoder()
+        )

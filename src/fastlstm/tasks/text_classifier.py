@@ -14,12 +14,13 @@ from fastlstm.tasks._classes import (
     check_labels,
     check_several,
     class_weights,
+    cross_entropy,
     softmax,
 )
 from fastlstm.tasks._estimator import Estimator, labels_from_json, labels_to_json
 from fastlstm.tasks._networks import Start
 from fastlstm.tasks._sklearn import ClassifierMixin
-from fastlstm.tasks._text_network import VECTORS, TextNetwork, weighted_cross_entropy
+from fastlstm.tasks._text_network import VECTORS, TextNetwork
 from fastlstm.tasks._vectors import read_vectors
 from fastlstm.tasks.explanation import Explanation, integrated_gradients, tokens_of
 from fastlstm.tasks.text import SPECIALS, UNKNOWN, Tokenizer, check_texts
@@ -100,7 +101,7 @@ class TextClassifier(ClassifierMixin, Estimator):
     --------
     >>> texts = ["a good film", "a bad film", "good fun", "a bad idea"] * 10
     >>> labels = ["pos", "neg", "pos", "neg"] * 10
-    >>> classifier = TextClassifier(8, epochs=20, random_state=0).fit(texts, labels)
+    >>> classifier = TextClassifier(8, epochs=30, random_state=0).fit(texts, labels)
     >>> classifier.predict(["good", "what a bad film"]).tolist()
     ['pos', 'neg']
     """
@@ -199,7 +200,7 @@ class TextClassifier(ClassifierMixin, Estimator):
 
         def validate() -> float:
             logits = _logits(network, sequences.take(validation))
-            return weighted_cross_entropy(logits, (targets[validation], weights[validation]))[0]
+            return cross_entropy(logits, (targets[validation], weights[validation]))[0]
 
         self.classes_, self.tokenizer_ = classes, tokenizer
         self.best_validation_score_: float | None = None
