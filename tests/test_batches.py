@@ -136,6 +136,20 @@ def test_with_lengths_a_batch_has_similar_ones_and_epochs_still_differ() -> None
     assert {tuple(run[k]) for k in range(125)}.isdisjoint(tuple(run[125 + k]) for k in range(125))
 
 
+def test_what_is_drawn_for_a_batch_depends_on_its_number_alone() -> None:
+    def make(which: Array, rng: np.random.Generator) -> tuple[list[int], float]:
+        return which.tolist(), rng.random()
+
+    def run(seed: int) -> ShuffledBatches:
+        return ShuffledBatches(make, 10, batch_size=4, epochs=3, seed=seed, draws=True)
+
+    first = [run(1)[k] for k in range(9)]
+    assert [run(1)[k] for k in reversed(range(9))] == first[::-1]
+    assert [which for which, _ in first] == [batches(10, 4)[k].tolist() for k in range(9)]
+    drawn = {run(seed)[k][1] for seed in (1, 2) for k in range(9)}
+    assert len(drawn) == 18
+
+
 def test_no_epochs_are_no_batches() -> None:
     assert len(batches(10, 4, epochs=0)) == 0
 

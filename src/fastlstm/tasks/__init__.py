@@ -12,12 +12,14 @@ from fastlstm.tasks.language_model import CharacterModel as CharacterModel
 from fastlstm.tasks.language_model import StreamBatches as StreamBatches
 
 if TYPE_CHECKING:
+    from fastlstm.tasks.recognition import SequenceRecognizer as SequenceRecognizer
     from fastlstm.tasks.sequences import SequenceClassifier as SequenceClassifier
     from fastlstm.tasks.sequences import SequenceRegressor as SequenceRegressor
     from fastlstm.tasks.tagging import SequenceTagger as SequenceTagger
     from fastlstm.tasks.text_classifier import TextClassifier as TextClassifier
 
 _HOMES = {
+    "SequenceRecognizer": "recognition",
     "SequenceClassifier": "sequences",
     "SequenceRegressor": "sequences",
     "SequenceTagger": "tagging",

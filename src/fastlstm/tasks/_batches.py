@@ -56,6 +56,18 @@ class Ragged:
         padded[np.arange(longest) < lengths[:, np.newaxis]] = self.rows[self.steps(places)]
         return padded.swapaxes(0, 1), lengths
 
+    def stacked(self, count: int) -> Ragged:
+        """Each `count` steps (N, F) as one with all their features; zeros fill up the last."""
+        if count == 1:
+            return self
+        lengths = -(-self.lengths // count)
+        starts = np.cumsum(lengths) - lengths
+        before = np.cumsum(self.lengths) - self.lengths
+        places = np.arange(len(self.rows)) + np.repeat(starts * count - before, self.lengths)
+        rows = np.zeros((int(lengths.sum()) * count, self.rows.shape[1]), self.rows.dtype)
+        rows[places] = self.rows
+        return Ragged(rows.reshape(-1, count * self.rows.shape[1]), lengths)
+
     def steps(self, which: Array) -> Array:
         """Numbers of the rows of some sequences, sequence by sequence."""
         starts = (np.cumsum(self.lengths) - self.lengths)[which]
@@ -73,24 +85,28 @@ class ShuffledBatches(Sequence[Any]):
     Parameters
     ----------
     make : callable
-        ``make(which)`` returns the batch of the examples with these numbers, (B,) of int64.
+        ``make(which)`` returns the batch of the examples with these numbers, (B,) of int64; with
+        `draws` it is ``make(which, rng)``.
     count : int
         How many examples there are.
     batch_size, epochs, seed : int
     lengths : ndarray (count,), optional
         Batches have examples of similar lengths: those of `_POOL` batches are drawn at random,
         sorted by length, cut into batches, and these taken in random order.
+    draws : bool
+        `make` also takes a generator, for what is drawn anew each time an example comes.
     """
 
     def __init__(
         self,
-        make: Callable[[Array], Any],
+        make: Callable[..., Any],
         count: int,
         *,
         batch_size: int,
         epochs: int,
         seed: int,
         lengths: Array | None = None,
+        draws: bool = False,
     ) -> None:
         self._make = make
         self._count = check_size("count", count)
@@ -99,6 +115,7 @@ class ShuffledBatches(Sequence[Any]):
         self._epochs = check_size("epochs", epochs, least=0)
         self._seed = seed
         self._lengths = lengths
+        self._draws = draws
         self._drawn: tuple[int, list[Array]] = (-1, [])
 
     def __len__(self) -> int:
@@ -108,11 +125,15 @@ class ShuffledBatches(Sequence[Any]):
         epoch, place = divmod(range(len(self))[index], self.per_epoch)
         if self._drawn[0] != epoch:
             self._drawn = epoch, self._draw(epoch)
-        return self._make(self._drawn[1][place])
+        which = self._drawn[1][place]
+        if not self._draws:
+            return self._make(which)
+        # From 1 on, for [seed, epoch] and [seed, epoch, 0] are one seed.
+        return self._make(which, _generator(self._seed, epoch, place + 1))
 
     def _draw(self, epoch: int) -> list[Array]:
         """The numbers of the examples of each batch."""
-        rng = np.random.Generator(np.random.PCG64([self._seed, epoch]))
+        rng = _generator(self._seed, epoch)
         order = rng.permutation(self._count)
         if self._lengths is None:
             return self._cut(order)
@@ -139,6 +160,10 @@ def in_groups(lengths: Array, most: int) -> Iterator[Array]:
         if end == len(order) or (end + 1 - start) * lengths[order[end]] > most:
             yield order[start:end]
             start = end
+
+
+def _generator(*seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
 
 
 def in_chunks(count: int, size: int) -> Iterator[slice]:

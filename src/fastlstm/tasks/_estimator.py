@@ -103,12 +103,13 @@ class Estimator(BaseEstimator):
     def _train(
         self,
         network: Network,
-        make_batch: Callable[[Array], Any],
+        make_batch: Callable[..., Any],
         count: int,
         *,
         seed: int,
         validate: Callable[[], float] | None = None,
         lengths: Array | None = None,
+        draws: bool = False,
         epochs: int | None = None,
     ) -> None:
         """Train the network in place, and keep the weights of the lowest validation.
@@ -124,6 +125,8 @@ class Estimator(BaseEstimator):
             The loss on examples held out; called after each epoch.
         lengths : ndarray (count,), optional
             Take examples of similar lengths together.
+        draws : bool
+            ``make_batch(which, rng)`` also takes a generator; see `ShuffledBatches`.
         epochs : int, optional
             Instead of the estimator's own.
 
@@ -138,7 +141,7 @@ class Estimator(BaseEstimator):
         epochs = check_size("epochs", self.epochs if epochs is None else epochs)
         batches = ShuffledBatches(
             make_batch, count, batch_size=self.batch_size, epochs=epochs, seed=seed,
-            lengths=lengths,
+            lengths=lengths, draws=draws,
         )  # fmt: skip
         steps = len(batches)
         trainer = Trainer(
@@ -303,7 +306,7 @@ def _plain(value: Any) -> Any:
     """An argument of a constructor as JSON can hold it; None for what a file does not keep."""
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, np.random.RandomState):
+    if isinstance(value, np.random.RandomState) or callable(value):
         return None
     if isinstance(value, dict):
         return value if all(isinstance(key, str) for key in value) else None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastlstm import init
-from fastlstm._validate import Array
+from fastlstm._validate import Array, check_number
 from fastlstm.layers import Dropout, Embedding, Linear
 from fastlstm.lstm import LSTM
 from fastlstm.parameters import Given, Layer, Parameters
@@ -125,7 +125,7 @@ class Encoder(Network):
         )
         if cell == "lstm" and isinstance(start, np.random.Generator):
             init.forget_bias(self.recurrent, 1.0)
-        self._dropout = Dropout(dropout)
+        self._dropout = Dropout(check_number("dropout", dropout, least=0, most=1))
         self._input_dropout = Dropout(dropout if input_dropout is None else input_dropout)
         self.features = hidden_size * (2 if bidirectional else 1)
         self._join(recurrent=self.recurrent, **parts)

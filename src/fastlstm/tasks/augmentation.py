@@ -1,0 +1,119 @@
+"""Changes of training sequences that leave their labels what they are, anew in each epoch.
+
+An estimator's `augment` is any callable ``augment(sequence, rng)`` that returns another sequence
+(T', F) for one (T, F) of float32, which it must not write to; these are two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastlstm._validate import Array, check_number, check_size
+
+Augment = Callable[[Array, np.random.Generator], Array]
+
+# The columns of `fastlstm.tasks.features.strokes`.
+_STROKES = 6
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """Hide some bands and some stretches of time behind the recording's mean.
+
+    Park et al. 2019, "SpecAugment: A simple data augmentation method for automatic speech
+    recognition", without its warping of time. For log-mel features, whose columns are neighbours.
+
+    Parameters
+    ----------
+    feature_masks, time_masks : int
+        How many of each.
+    feature_width, time_width : int
+        The widest of each (F and T of the paper); widths are drawn from 0 on, evenly.
+    time_part : float
+        No stretch is longer than this part of the recording (p of the paper).
+    """
+
+    feature_masks: int = 2
+    feature_width: int = 8
+    time_masks: int = 2
+    time_width: int = 10
+    time_part: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("feature_masks", "feature_width", "time_masks", "time_width"):
+            check_size(name, getattr(self, name), least=0)
+        check_number("time_part", self.time_part, least=0, most=1)
+
+    def __call__(self, sequence: Array, rng: np.random.Generator) -> Array:
+        """A copy (T, F) with masks."""
+        steps, features = sequence.shape
+        masked = sequence.copy()
+        if not steps:
+            return masked
+        mean = sequence.mean(axis=0)
+        for _ in range(self.feature_masks):
+            where = _stretch(rng, features, self.feature_width)
+            masked[:, where] = mean[where]
+        for _ in range(self.time_masks):
+            longest = min(self.time_width, int(self.time_part * steps))
+            masked[_stretch(rng, steps, longest)] = mean
+        return masked
+
+
+@dataclass(frozen=True)
+class StrokeDistortion:
+    """Draw the same character with another hand: slant, turn and size, and a trembling pen.
+
+    For the features of `fastlstm.tasks.features.strokes`. Simard, Steinkraus & Platt 2003, "Best
+    practices for convolutional neural networks applied to visual document analysis", do this to
+    pictures.
+
+    Parameters
+    ----------
+    rotation, shear, scale, shift, tremble : float
+        Deviations of what is drawn from normal distributions: radians; the tangent of the slant;
+        logarithms of width and height; parts of the drawing's size; and parts of a step's length.
+    """
+
+    rotation: float = 0.15
+    shear: float = 0.2
+    scale: float = 0.15
+    shift: float = 0.03
+    tremble: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("rotation", "shear", "scale", "shift", "tremble"):
+            check_number(name, getattr(self, name), least=0)
+
+    def __call__(self, sequence: Array, rng: np.random.Generator) -> Array:
+        """A distorted copy (T, 6).
+
+        Raises
+        ------
+        ValueError
+            If these are no features of strokes.
+        """
+        if sequence.shape[1] != _STROKES:
+            raise ValueError(
+                f"sequence: expected {_STROKES} features, as of strokes, got {sequence.shape[1]}"
+            )
+        turn = rng.normal(0, self.rotation)
+        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        slant = np.array([[1, rng.normal(0, self.shear)], [0, 1]])
+        size = np.exp(rng.normal(0, self.scale, 2))
+        matrix = (rotation @ slant * size).T.astype(sequence.dtype)
+        distorted = sequence.copy()
+        moves, places = distorted[:, :2], distorted[:, 4:]
+        moves[:] = moves @ matrix + rng.normal(0, self.tremble, moves.shape)
+        places[:] = places @ matrix + rng.normal(0, self.shift, 2)
+        return distorted
+
+
+def _stretch(rng: np.random.Generator, count: int, widest: int) -> slice:
+    """A stretch of 0 to `widest` places, anywhere among `count`."""
+    width = int(rng.integers(min(widest, count) + 1))
+    start = int(rng.integers(count - width + 1))
+    return slice(start, start + width)
