@@ -19,6 +19,7 @@ from fastlstm import checkpoints, storage
 from fastlstm.interop import keras, onnx, torch
 from fastlstm.storage import FormatError
 from fastlstm.tasks.language_model import CharacterModel
+from fastlstm.tasks.recognition import SequenceRecognizer
 from tests.fuzz.mutations import mutate
 from tests.fuzz.structures import (
     dump,
@@ -108,6 +109,21 @@ def _checkpoint_seeds() -> list[bytes]:
         checkpoints.save(path, parameters, {"step": np.array(3)}, run, {"sizes": [1, 2]})
 
     return [_written(partial(write, run)) for run in runs]
+
+
+def _recognizer_seeds() -> list[bytes]:
+    X = [np.tile(np.eye(2, dtype=np.float32), (3, 1)), np.zeros((4, 2), np.float32)]
+    seeds = []
+    for y, options in (
+        (["ab", ""], {}),
+        ([[1, "one", 0.5], [True]], {"num_layers": 2, "stack": 2, "bidirectional": False}),
+        (["añ", "日"], {"cell": "rnn", "ngram_order": 1}),
+    ):
+        recognizer = SequenceRecognizer(
+            3, epochs=1, validation_fraction=0.0, random_state=0, **options
+        )
+        seeds.append(_written(recognizer.fit(X, y).save))
+    return seeds
 
 
 def _safetensors_seeds() -> list[bytes]:
@@ -267,6 +283,10 @@ LOADERS: dict[str, Loader] = {
     "lstm": Loader(_lstm_seeds, _change_ours, _load_lstm, 64),
     "language-model": Loader(
         _language_model_seeds, _change_ours, lambda path: void(CharacterModel.load(path)), 64
+    ),
+    "sequence-recognizer": Loader(
+        _recognizer_seeds, _change_ours,
+        lambda path: void(SequenceRecognizer.load(path)), 64, package="sklearn",
     ),
     "checkpoint": Loader(
         _checkpoint_seeds, _change_ours, lambda path: void(checkpoints.load(path)), 64

@@ -272,6 +272,7 @@ class Estimator(BaseEstimator):
         file = storage.load(path, cls._kind)
         file.check_header(params=dict, fitted=dict)
         try:
+            _check_layers(file)
             estimator = cls(**file.header["params"])
             network, others = {}, {}
             for name, array in file.arrays.items():
@@ -300,6 +301,13 @@ class Estimator(BaseEstimator):
         Raises KeyError, TypeError or ValueError if it is not what `_fitted` gives.
         """
         raise NotImplementedError
+
+
+def _check_layers(file: storage.File) -> None:
+    """Layers are listed before their arrays are looked at, so there must be no more of them."""
+    layers = file.header["params"].get("num_layers", 1)
+    if isinstance(layers, int) and layers > len(file.arrays):
+        raise ValueError(f"num_layers: {layers} layers have more than {len(file.arrays)} arrays")
 
 
 def _plain(value: Any) -> Any:
