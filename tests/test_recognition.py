@@ -70,7 +70,7 @@ def test_what_is_said_is_recognised_without_knowing_when() -> None:
 
 
 def test_frames_may_be_stacked_and_cells_be_plain() -> None:
-    for options in ({"stack": 2}, {"cell": "rnn"}, {"num_layers": 2}):
+    for options in ({"stack": 2}, {"cell": "rnn"}, {"num_layers": 2, "epochs": 30}):
         recognizer = SequenceRecognizer(16, **{**QUICK, **options}).fit(*spoken())
         assert recognizer.score(*TEST) > 0.9, options
         steps = -(-len(TEST[0][0]) // options.get("stack", 1))
@@ -360,7 +360,12 @@ GOOD = [np.zeros((4, 2)), np.ones((5, 2))]
         ([np.zeros((4, 2)), np.zeros((4, 3))], ["a", "b"], ValueError, r"X\[1\]: expected 2 feat"),
         ([np.zeros((4, 2)), np.full((4, 2), np.nan)], ["a", "b"], ValueError, "X: expected finite"),
         ([], [], ValueError, "X: expected at least one sequence"),
-        ([np.zeros((0, 2)), np.zeros((0, 2))], ["", "a"], ValueError, r"X\[1\]: expected at least"),
+        (
+            [np.zeros((0, 2)), np.zeros((0, 2))],
+            ["", "a"],
+            ValueError,
+            "X: expected at least one step",
+        ),
     ],
 )
 def test_impossible_data_are_refused(X: Any, y: Any, kind: type[Exception], message: str) -> None:

@@ -18,7 +18,7 @@ from fastlstm.tasks._networks import PooledNetwork, Start, StepNetwork
 from fastlstm.tasks._scaling import Scaling
 
 # Steps that are predicted at once, padding included.
-_AT_ONCE = 2**15
+AT_ONCE = 2**15
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class NumericEstimator(Estimator):
         by_step = isinstance(self.network_, StepNetwork)
         outputs = self.network_.head.out_features
         output = np.empty((len(scaled.rows) if by_step else len(scaled), outputs), np.float32)
-        for which in in_groups(scaled.lengths, _AT_ONCE):
+        for which in in_groups(scaled.lengths, AT_ONCE):
             places = scaled.steps(which) if by_step else which
             output[places] = self.network_(*scaled.padded(which))
         return output, scaled.lengths
@@ -202,7 +202,7 @@ class LabellingEstimator(NumericEstimator):
 def _loss(network: PooledNetwork | StepNetwork, examples: Examples) -> float:
     """The loss of examples without dropout."""
     total = count = 0.0
-    for which in in_groups(examples.sequences.lengths, _AT_ONCE):
+    for which in in_groups(examples.sequences.lengths, AT_ONCE):
         batch = examples.batch(which)
         targets = len(batch[2][0])
         if targets:

@@ -1,7 +1,7 @@
 """Changes of training sequences that leave their labels what they are, anew in each epoch.
 
 An estimator's `augment` is any callable ``augment(sequence, rng)`` that returns another sequence
-(T', F) for one (T, F) of float32, which it must not write to; these are two.
+(T', F) for one (T, F) of float64, which it must not write to; these are two.
 """
 
 from __future__ import annotations

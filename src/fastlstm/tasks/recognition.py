@@ -15,11 +15,11 @@ from scipy.special import log_softmax
 
 from fastlstm._validate import Array, check_size
 from fastlstm.decoding import Hypothesis, ctc_beam_search
-from fastlstm.tasks._batches import Ragged, in_chunks
-from fastlstm.tasks._estimator import Estimator
-from fastlstm.tasks._inputs import check_sequences
+from fastlstm.tasks._batches import Ragged, in_groups
 from fastlstm.tasks._networks import Start, StepNetwork
 from fastlstm.tasks._ngram import NGram
+from fastlstm.tasks._numeric import AT_ONCE, NumericEstimator
+from fastlstm.tasks._scaling import Scaling
 from fastlstm.tasks._transcripts import (
     BLANK,
     Ids,
@@ -35,8 +35,6 @@ from fastlstm.tasks._transcripts import (
 from fastlstm.tasks.augmentation import Augment
 from fastlstm.tasks.metrics import error_rate
 
-# Sequences that are predicted at once.
-_AT_ONCE = 64
 _DECODERS = ("greedy", "beam")
 
 LanguageModel = Callable[[Any, Any], float]
@@ -53,7 +51,7 @@ class Transcript(NamedTuple):
     log_prob: float
 
 
-class SequenceRecognizer(Estimator):
+class SequenceRecognizer(NumericEstimator):
     """The labels of each sequence of vectors, without knowing where they are in it.
 
     Features are standardised inside, by the mean and the deviation of all training steps.
@@ -66,7 +64,7 @@ class SequenceRecognizer(Estimator):
     bidirectional : bool
         Also read from the end to the beginning.
     dropout : float
-        Of the input, between layers and of the output.
+        Between layers, and of the output.
     stack : int
         Read so many steps as one: a part of the time, and of the room for labels (Sak et al. 2015,
         "Fast and accurate recurrent neural network acoustic models for speech recognition").
@@ -141,23 +139,7 @@ class SequenceRecognizer(Estimator):
         random_state: Any = None,
         verbose: bool | int = False,
     ) -> None:
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.stack = stack
-        self.cell = cell
-        self.augment = augment
-        self.ngram_order = ngram_order
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.max_norm = max_norm
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.random_state = random_state
-        self.verbose = verbose
+        self._keep(locals())
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -182,7 +164,7 @@ class SequenceRecognizer(Estimator):
         KeyboardInterrupt
             After Ctrl-C; the estimator is then at the best weights so far.
         """
-        sequences = check_sequences(X, lengths)
+        sequences = self._check_input(X, lengths)
         stack = check_size("stack", self.stack)
         order = check_size("ngram_order", self.ngram_order, most=16)
         if self.augment is not None and not callable(self.augment):
@@ -196,28 +178,34 @@ class SequenceRecognizer(Estimator):
         training, validation = self._split(len(targets), seed=seed)
 
         self.classes_, self._joined = classes, joined
-        self._standardise(sequences.take(training))
+        self._scaling = Scaling.of(sequences.take(training).rows)
+        self.n_features_in_ = len(self._scaling.mean)
         self._ngram = NGram.of((targets[k] for k in training), len(classes), order)
         network = self._network(np.random.default_rng(seed))
-        prepared = self._prepare(sequences)
-        held_out = prepared.take(validation), [targets[k] for k in validation]
+        scaled = self._scaled(sequences)
 
-        def make_batch(which: Array, rng: np.random.Generator) -> Any:
-            which = training[which]
+        def make_batch(which: Array, rng: np.random.Generator | None = None) -> Any:
             chosen = [targets[k] for k in which]
-            if self.augment is None:
-                batch = prepared.take(which)
+            if rng is None or self.augment is None:
+                batch = scaled.take(which)
             else:
                 batch = self._augmented(sequences.take(which), chosen, rng)
             return (*batch.padded(), (batch.lengths, *joined_targets(chosen)))
 
+        def validate() -> float:
+            losses = [
+                network.loss(make_batch(validation[which])) * len(which)
+                for which in in_groups(scaled.lengths[validation], AT_ONCE)
+            ]
+            return sum(losses) / len(validation)
+
         self._train(
             network,
-            make_batch,
+            lambda which, rng: make_batch(training[which], rng),
             len(training),
             seed=seed,
-            validate=(lambda: self._loss(network, *held_out)) if len(validation) else None,
-            lengths=prepared.lengths[training],
+            validate=validate if len(validation) else None,
+            lengths=scaled.lengths[training],
             draws=True,
         )
         return self
@@ -233,13 +221,10 @@ class SequenceRecognizer(Estimator):
                     f"{one.dtype} of shape {one.shape}"
                 )
         check_room(np.array([len(one) for one in changed]), targets, self.stack)
-        return self._prepare(Ragged.of(changed, sequences.rows[:0]))
+        return self._scaled(Ragged.of(changed, sequences.rows[:0]))
 
-    def _loss(self, network: StepNetwork, prepared: Ragged, targets: list[Ids]) -> float:
-        """The mean of -log p(labels), for each label."""
-        sizes = np.array([max(len(one), 1) for one in targets])
-        losses = -log_likelihoods(self._log_probs(network, prepared), targets)
-        return float((losses / sizes).mean())
+    def _scaled(self, sequences: Ragged) -> Ragged:
+        return super()._scaled(sequences).stacked(self.stack)
 
     # --- predicting -------------------------------------------------------------------------------
 
@@ -386,9 +371,8 @@ class SequenceRecognizer(Estimator):
 
     def _read(self, X: Any, lengths: Any) -> Ragged:
         """Log-probabilities of all sequences, one behind the other."""
-        self._check_is_fitted()
-        sequences = check_sequences(X, lengths, features=self.n_features_in_)
-        return self._log_probs(self.network_, self._prepare(sequences))
+        logits, steps = self._apply(X, lengths)
+        return Ragged(log_softmax(logits.astype(np.float64), axis=1), steps)
 
     def _language_model(self, model: LanguageModel | str | None) -> Any:
         """A language model over labels as one over their numbers."""
@@ -417,34 +401,8 @@ class SequenceRecognizer(Estimator):
             1 + len(self.classes_),
             loss=ctc,
             start=start,
-            features=self.n_features_in_ * self.stack,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            bidirectional=self.bidirectional,
-            dropout=self.dropout,
-            cell=self.cell,
+            **{**self._encoder(), "features": self.n_features_in_ * self.stack},
         )
-
-    def _log_probs(self, network: StepNetwork, prepared: Ragged) -> Ragged:
-        rows = np.concatenate(
-            [network(*prepared.padded(part)) for part in in_chunks(len(prepared), _AT_ONCE)]
-        )
-        return Ragged(log_softmax(rows.astype(np.float64), axis=1), prepared.lengths)
-
-    def _standardise(self, sequences: Ragged) -> None:
-        """Take the features' mean and deviation; one that never changes is only shifted."""
-        rows = sequences.rows
-        if not len(rows):
-            raise ValueError("X: expected steps to learn from, got empty sequences alone")
-        self.n_features_in_ = rows.shape[1]
-        self._mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-        deviation = rows.std(axis=0, dtype=np.float64).astype(np.float32)
-        self._deviation = np.where(deviation > 0, deviation, np.float32(1))
-
-    def _prepare(self, sequences: Ragged) -> Ragged:
-        """Standardised and stacked."""
-        rows = (sequences.rows - self._mean) / self._deviation
-        return Ragged(rows, sequences.lengths).stacked(self.stack)
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -454,11 +412,9 @@ class SequenceRecognizer(Estimator):
                 raise TypeError(
                     f"classes_: a file holds labels that are text or numbers, got {label!r:.80}"
                 )
-        return {"classes": list(self.classes_), "joined": self._joined}, {
-            "mean": self._mean,
-            "deviation": self._deviation,
-            **self._ngram.arrays(),
-        }
+        _, arrays = super()._fitted()
+        fitted = {"classes": list(self.classes_), "joined": self._joined}
+        return fitted, arrays | self._ngram.arrays()
 
     def _restore(
         self, fitted: Mapping[str, Any], arrays: Mapping[str, Array], network: Mapping[str, Array]
@@ -472,8 +428,6 @@ class SequenceRecognizer(Estimator):
         if len(set(classes)) < len(classes):
             raise ValueError("classes: expected each label once")
         self.classes_ = as_objects(classes)
-        self._mean, self._deviation = arrays["mean"], arrays["deviation"]
-        self.n_features_in_ = len(self._mean)
         check_size("stack", self.stack)
         self._ngram = NGram.from_arrays(arrays, len(classes))
-        self.network_ = self._network(network)
+        super()._restore(fitted, arrays, network)
