@@ -170,6 +170,16 @@ def test_ctrl_c_leaves_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
         classifier.fit(texts, labels)
     assert len(seen) == 20
     assert classifier.score(texts, labels) > 0.3
+    classifier.partial_fit(texts, labels)
+
+
+def test_weights_of_texts_count() -> None:
+    texts, labels = ["maybe so"] * 40, ["pos", "neg"] * 20
+    weights = np.where(np.array(labels) == "pos", 3.0, 1.0)
+    classifier = small(epochs=20).fit(texts, labels, sample_weight=weights)
+    assert classifier.predict_proba(["maybe so"])[0, 1] == pytest.approx(3 / 4, abs=0.06)
+    zero = small(epochs=1).partial_fit(["a"], ["pos"], ["pos", "neg"], sample_weight=[2.0])
+    assert len(zero.history_.losses) == 1
 
 
 def test_a_fit_that_fails_leaves_what_was_there(fitted: TextClassifier) -> None:
@@ -177,6 +187,59 @@ def test_a_fit_that_fails_leaves_what_was_there(fitted: TextClassifier) -> None:
     with pytest.raises(ValueError, match="how"):
         classifier.set_params(pooling="sum").fit(["a", "b"], [0, 1])
     assert classifier.predict(["awful"]).tolist() == ["neg"]
+
+
+# --- partial_fit ----------------------------------------------------------------------------------
+
+
+def test_partial_fit_goes_on_with_the_first_vocabulary() -> None:
+    texts, labels = reviews()
+    classifier = small()
+    classifier.partial_fit(texts[:40], labels[:40], classes=["neg", "pos"])
+    vocabulary = classifier.tokenizer_.vocabulary
+    for _ in range(20):
+        classifier.partial_fit([*texts, "an unheard-of word"], [*labels, "pos"])
+    assert classifier.tokenizer_.vocabulary == vocabulary
+    assert classifier.score(texts, labels) > 0.95
+    assert len(classifier.history_.losses) == 5 + 20 * 11
+
+
+def test_partial_fit_after_fit_or_load_goes_on(fitted: TextClassifier, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "model")
+    texts, labels = reviews()
+    opposite = ["pos" if label == "neg" else "neg" for label in labels]
+    for classifier in (
+        TextClassifier.load(tmp_path / "model"),
+        pickle.loads(pickle.dumps(fitted)),
+    ):
+        for _ in range(25):
+            classifier.partial_fit(texts, opposite)
+        assert classifier.score(texts, opposite) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ((["a"], ["pos"], None), "classes: all of them must be passed"),
+        ((["a"], ["pos"], ["pos"]), "at least two"),
+        ((["a"], ["so-so"], ["pos", "neg"]), "got 'so-so' as well"),
+        ((["a"], [3], [1, 2]), "got 3 as well"),
+        ((["a", "b"], ["pos"], ["pos", "neg"]), "y: expected 2"),
+    ],
+)
+def test_a_first_partial_fit_that_makes_no_sense(arguments: Any, match: str) -> None:
+    classifier = small()
+    with pytest.raises(ValueError, match=match):
+        classifier.partial_fit(*arguments)
+    with pytest.raises(NotFittedError):
+        classifier.predict(["a"])
+
+
+def test_later_ones_may_not_change_the_classes(fitted: TextClassifier) -> None:
+    with pytest.raises(ValueError, match="classes: expected"):
+        fitted.partial_fit(["a"], ["pos"], classes=["pos", "neg", "so-so"])
+    with pytest.raises(ValueError, match="class_weight"):
+        small(class_weight="balanced").partial_fit(["a"], [1], classes=[0, 1])
 
 
 # --- scikit-learn ---------------------------------------------------------------------------------
@@ -401,7 +464,7 @@ def test_files_that_are_no_vectors_are_refused(tmp_path: Path, content: str, mat
 def test_a_vocabulary_begins_with_vectors_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "vectors.txt"
     path.write_text("good 3 4 5\nbad -3 -4 -5\n")
-    classifier = quick(vectors=str(path), train_vectors=False, embedding_size=None)
+    classifier = quick(vectors=path, train_vectors=False, embedding_size=None)
     table = classifier.network_.embedding.weight
     good = classifier.tokenizer_.encode("good")[0]
     assert table[good].tolist() == [3, 4, 5]

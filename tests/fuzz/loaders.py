@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -91,6 +92,26 @@ def _language_model_seeds() -> list[bytes]:
         CharacterModel("ab", embedding_size=2, hidden_size=3, rng=0),
         CharacterModel("añ日😀", embedding_size=2, hidden_size=3, num_layers=2, rng=0),
     ]
+    return [_written(model.save) for model in models]
+
+
+def _text_classifier_seeds() -> list[bytes]:
+    from fastlstm.tasks import TextClassifier
+
+    small: dict[str, Any] = {
+        "embedding_size": 2, "epochs": 1, "validation_fraction": 0, "random_state": 0,
+    }  # fmt: skip
+    texts = ["a good one", "bad, too", "日本"] * 2
+    models = [
+        TextClassifier(2, pooling="max", **small).fit(texts, ["pos", "neg", "neg"] * 2),
+        TextClassifier(3, level="subword", max_vocabulary=260, num_layers=2, **small).fit(
+            texts, [0, 1, 2] * 2
+        ),
+        TextClassifier(
+            3, level="char", train_vectors=False, pooling="attention", cell="rnn",
+            class_weight={"a": 2.0}, **small,
+        ).fit(texts, ["a", "b", "b"] * 2),
+    ]  # fmt: skip
     return [_written(model.save) for model in models]
 
 
@@ -237,6 +258,14 @@ def _load_lstm(path: Path) -> None:
     _use(fastlstm.load(path))
 
 
+def _load_text_classifier(path: Path) -> None:
+    from fastlstm.tasks import TextClassifier
+
+    classifier = TextClassifier.load(path)
+    with np.errstate(all="ignore"):
+        classifier.predict(["a good one", "", "日本 😀"])
+
+
 def _load_torch(path: Path) -> None:
     try:
         names = torch.read_state_dict(path)
@@ -287,6 +316,9 @@ LOADERS: dict[str, Loader] = {
     "sequence-recognizer": Loader(
         _recognizer_seeds, _change_ours,
         lambda path: void(SequenceRecognizer.load(path)), 64, package="sklearn",
+    ),
+    "text-classifier": Loader(
+        _text_classifier_seeds, _change_ours, _load_text_classifier, 64, package="sklearn"
     ),
     "checkpoint": Loader(
         _checkpoint_seeds, _change_ours, lambda path: void(checkpoints.load(path)), 64

@@ -314,6 +314,8 @@ def _plain(value: Any) -> Any:
     """An argument of a constructor as JSON can hold it; None for what a file does not keep."""
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, np.random.RandomState) or callable(value):
         return None
     if isinstance(value, dict):

@@ -127,7 +127,7 @@ class NumericEstimator(Estimator):
             learnt.batch,
             len(learnt.sequences),
             seed=seed,
-            validate=(lambda: _loss(network, held_out)) if len(validation) else None,
+            validate=(lambda: loss_of(network, held_out)) if len(validation) else None,
         )
 
     def _learn_further(self, examples: Examples) -> None:
@@ -199,7 +199,7 @@ class LabellingEstimator(NumericEstimator):
         super()._restore(fitted, arrays, network)
 
 
-def _loss(network: PooledNetwork | StepNetwork, examples: Examples) -> float:
+def loss_of(network: PooledNetwork | StepNetwork, examples: Examples) -> float:
     """The loss of examples without dropout."""
     total = count = 0.0
     for which in in_groups(examples.sequences.lengths, AT_ONCE):

@@ -9,24 +9,28 @@ from typing import Any, Self
 import numpy as np
 
 from fastlstm._validate import Array, check_names, check_size
-from fastlstm.tasks._batches import Ragged, in_chunks
+from fastlstm.tasks._batches import Ragged, in_groups
 from fastlstm.tasks._classes import (
+    as_they_are,
+    check_classes,
     check_labels,
-    check_several,
-    class_weights,
-    cross_entropy,
+    check_sample_weight,
+    encode,
+    labels_from_json,
+    labels_to_json,
+    mean_one,
+    sample_weights,
     softmax,
 )
-from fastlstm.tasks._estimator import Estimator, labels_from_json, labels_to_json
+from fastlstm.tasks._estimator import Estimator
 from fastlstm.tasks._networks import Start
+from fastlstm.tasks._numeric import AT_ONCE, Examples, loss_of
 from fastlstm.tasks._sklearn import ClassifierMixin
 from fastlstm.tasks._text_network import VECTORS, TextNetwork
 from fastlstm.tasks._vectors import read_vectors
 from fastlstm.tasks.explanation import Explanation, integrated_gradients, tokens_of
 from fastlstm.tasks.text import SPECIALS, UNKNOWN, Tokenizer, check_texts
 
-# Texts that are predicted at once.
-_AT_ONCE = 256
 # Dimensions of the words' vectors where none are said.
 _EMBEDDING = 100
 
@@ -108,6 +112,26 @@ class TextClassifier(ClassifierMixin, Estimator):
 
     _kind = "text-classifier"
 
+    hidden_size: int
+    level: str
+    lowercase: bool
+    min_frequency: int
+    max_vocabulary: int | None
+    vectors: str | os.PathLike[str] | None
+    train_vectors: bool
+    embedding_size: int | None
+    num_layers: int
+    bidirectional: bool
+    dropout: float
+    word_dropout: float
+    pooling: str
+    cell: str
+    class_weight: Any
+
+    classes_: Array
+    tokenizer_: Tokenizer
+    best_validation_score_: float | None
+
     def __init__(
         self,
         hidden_size: int = 64,
@@ -136,30 +160,7 @@ class TextClassifier(ClassifierMixin, Estimator):
         random_state: Any = None,
         verbose: bool | int = False,
     ) -> None:
-        self.hidden_size = hidden_size
-        self.level = level
-        self.lowercase = lowercase
-        self.min_frequency = min_frequency
-        self.max_vocabulary = max_vocabulary
-        self.vectors = vectors
-        self.train_vectors = train_vectors
-        self.embedding_size = embedding_size
-        self.num_layers = num_layers
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.word_dropout = word_dropout
-        self.pooling = pooling
-        self.cell = cell
-        self.class_weight = class_weight
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.max_norm = max_norm
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.random_state = random_state
-        self.verbose = verbose
+        self._keep(locals())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -169,53 +170,97 @@ class TextClassifier(ClassifierMixin, Estimator):
 
     # --- training ---------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train.
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train a new network.
 
         Parameters
         ----------
         X : iterable of str
             Texts: a list, an array, a pandas Series. Empty ones may be among them.
         y : array_like (n,)
-            Classes: numbers or strings.
+            Classes: numbers, bools or strings.
+        sample_weight : array_like (n,), optional
+            What the loss of each text is multiplied by; only the proportions matter.
+
+        Returns
+        -------
+        self
 
         Raises
         ------
         TypeError, ValueError
             If an argument is not possible: X is one string, or what is no string is in it; lengths
-            of X and y differ; there is a single class.
+            of X and y differ; there is a single class. What was fitted before is left as it was.
         OSError
             If `vectors` cannot be read.
         KeyboardInterrupt
-            After Ctrl-C; the estimator is then at the best weights so far.
+            After Ctrl-C; the estimator then has the best weights so far and can be used.
         """
+        self._check_training()
         texts = check_texts(X)
-        classes, targets = np.unique(check_labels(y, len(texts)), return_inverse=True)
-        check_several(classes)
+        classes, codes = encode(check_labels(y, len(texts)))
+        given = check_sample_weight(sample_weight, len(texts))
+        weights = mean_one(sample_weights(given, self.class_weight, classes, codes))
         seed = self._new_seed()
-        training, validation = self._split(len(texts), seed=seed, stratify=targets)
-        weights = class_weights(self.class_weight, classes, targets[training])[targets]
+        training, validation = self._split(len(texts), seed=seed, stratify=codes)
         tokenizer, network = self._begin([texts[i] for i in training], len(classes), seed)
-        sequences = tokenizer.encode_many(texts)
-
-        def validate() -> float:
-            logits = _logits(network, sequences.take(validation))
-            return cross_entropy(logits, (targets[validation], weights[validation]))[0]
-
+        examples = Examples(tokenizer.encode_many(texts), codes, weights)
+        learnt, held_out = examples.take(training), examples.take(validation)
         self.classes_, self.tokenizer_ = classes, tokenizer
-        self.best_validation_score_: float | None = None
+        self.best_validation_score_ = None
         self._train(
             network,
-            lambda k: _batch(sequences, targets, weights, training[k]),
+            learnt.batch,
             len(training),
             seed=seed,
-            validate=validate if len(validation) else None,
-            lengths=sequences.lengths[training],
+            validate=(lambda: loss_of(network, held_out)) if len(validation) else None,
+            lengths=learnt.sequences.lengths,
         )
         if len(validation):
-            logits = _logits(network, sequences.take(validation))
-            hits = logits.argmax(axis=1) == targets[validation]
+            hits = _logits(network, held_out.sequences).argmax(axis=1) == held_out.targets
             self.best_validation_score_ = float(hits.mean())
+        return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train on, by one pass over these texts; nothing is held out.
+
+        The vocabulary is that of `fit`, or of the first call, which needs all classes that will
+        come in `classes`. The learning rate stays at its height.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+        classes : array_like (n_classes,), optional
+            Needed in the first call.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`; or if a label is none of the classes, these are not said in a first call or
+            others later, or `class_weight` is "balanced", which needs all texts at once.
+        KeyboardInterrupt
+            After Ctrl-C; what was learnt is kept.
+        """
+        self._check_training()
+        texts = check_texts(X)
+        labels = check_labels(y, len(texts))
+        known = check_classes(classes, self.classes_ if self._is_fitted() else None)
+        _, codes = encode(labels, known)
+        if self.class_weight == "balanced":
+            raise ValueError("class_weight: 'balanced' needs all texts at once; pass a dict")
+        given = check_sample_weight(sample_weight, len(texts))
+        weights = as_they_are(sample_weights(given, self.class_weight, known, codes))
+        if not self._is_fitted():
+            tokenizer, network = self._begin(texts, len(known), self._new_seed())
+            self.classes_, self.tokenizer_, self.best_validation_score_ = known, tokenizer, None
+            self._take_untrained(network)
+        examples = Examples(self.tokenizer_.encode_many(texts), codes, weights)
+        self._train_further(examples.batch, len(texts), lengths=examples.sequences.lengths)
         return self
 
     def _begin(self, texts: list[str], outputs: int, seed: int) -> tuple[Tokenizer, TextNetwork]:
@@ -353,16 +398,12 @@ class TextClassifier(ClassifierMixin, Estimator):
         )
 
 
-def _batch(sequences: Ragged, targets: Array, weights: Array, which: Array) -> Any:
-    return (*sequences.padded(which), (targets[which], weights[which]))
-
-
 def _logits(network: TextNetwork, sequences: Ragged) -> Array:
-    """(n, n_classes); texts of similar lengths are taken together."""
-    order = np.argsort(sequences.lengths, kind="stable")
-    parts = [order[part] for part in in_chunks(len(sequences), _AT_ONCE)]
-    logits = np.concatenate([network(*sequences.padded(part)) for part in parts])
-    return logits[np.argsort(order)]
+    """(n, n_classes)."""
+    logits = np.empty((len(sequences), network.head.out_features), np.float32)
+    for which in in_groups(sequences.lengths, AT_ONCE):
+        logits[which] = network(*sequences.padded(which))
+    return logits
 
 
 def _log_odds(logits: Array, place: int) -> Array:
