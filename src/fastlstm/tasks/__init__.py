@@ -12,6 +12,7 @@ from fastlstm.tasks.language_model import CharacterModel as CharacterModel
 from fastlstm.tasks.language_model import StreamBatches as StreamBatches
 
 if TYPE_CHECKING:
+    from fastlstm.tasks.forecasting import Forecaster as Forecaster
     from fastlstm.tasks.recognition import SequenceRecognizer as SequenceRecognizer
     from fastlstm.tasks.sequences import SequenceClassifier as SequenceClassifier
     from fastlstm.tasks.sequences import SequenceRegressor as SequenceRegressor
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from fastlstm.tasks.text_classifier import TextClassifier as TextClassifier
 
 _HOMES = {
+    "Forecaster": "forecasting",
     "SequenceRecognizer": "recognition",
     "SequenceClassifier": "sequences",
     "SequenceRegressor": "sequences",
