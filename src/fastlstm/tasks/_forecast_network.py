@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastlstm import init
 from fastlstm._validate import Array
@@ -23,8 +24,6 @@ from fastlstm.lstm import LSTM
 from fastlstm.parameters import Layer
 from fastlstm.rnn import RNN
 from fastlstm.tasks._networks import Grads, Loss, Network, Rng, Start, begin, joined
-
-F32 = np.float32
 
 
 class ForecastNetwork(Network):
@@ -60,24 +59,30 @@ class ForecastNetwork(Network):
         cell: str,
         loss: Loss,
         start: Start,
+        dtype: DTypeLike = np.float32,
     ) -> None:
-        self._shape = (horizon, outputs)
+        self.horizon, self._outputs = horizon, outputs
         self._lookback, self._known, self._patch, self._mixing = lookback, known, patch, mixing
         self.loss = loss
         features = patch * (1 + known) + (variables * (patch + 1) if mixing else 0)
         recurrent: Any = LSTM if cell == "lstm" else RNN
-        options = {"dropout": dropout if num_layers > 1 else 0.0}
+        options = {"dropout": dropout if num_layers > 1 else 0.0, "dtype": dtype}
         rng = begin(start, "encoder")
         self.encoder = recurrent(features, hidden_size, num_layers, rng=rng, **options)
-        self.head = Linear(hidden_size, horizon * outputs, rng=begin(start, "head"))
-        self.highway = Linear(lookback, horizon * outputs, rng=begin(start, "highway"))
+        sizes = {"head": hidden_size, "highway": lookback}
+        self.head, self.highway = (
+            Linear(size, horizon * outputs, dtype=dtype, rng=begin(start, name))
+            for name, size in sizes.items()
+        )
         parts: dict[str, Layer] = {
             "encoder": self.encoder, "head": self.head, "highway": self.highway,
         }  # fmt: skip
         if known:
             rng = begin(start, "decoder")
             self.decoder = recurrent(known, hidden_size, num_layers, rng=rng, **options)
-            self.future = Linear(hidden_size + known, outputs, rng=begin(start, "future"))
+            self.future = Linear(
+                hidden_size + known, outputs, dtype=dtype, rng=begin(start, "future")
+            )
             parts |= {"decoder": self.decoder, "future": self.future}
         self._dropout = Dropout(dropout)
         if isinstance(start, np.random.Generator):
@@ -147,7 +152,7 @@ class ForecastNetwork(Network):
         _, grads["highway"] = self.highway.backward(tapes["highway"], d_rows)
         d_final, grads["head"] = self.head.backward(tapes["head"], d_rows)
         d_final, _ = self._dropout.backward(tapes["final"], d_final)
-        d_output = np.zeros((self._lookback // self._patch, *d_final.shape), F32)
+        d_output = np.zeros((self._lookback // self._patch, *d_final.shape), d_final.dtype)
         d_output[-1] = d_final
         _, _, grads["encoder"] = self.encoder.backward(tapes["encoder"], d_output, d_state)
         return joined(**grads)
@@ -171,7 +176,7 @@ class ForecastNetwork(Network):
             each = one.swapaxes(0, 1)[:, :, np.newaxis]
             features.append(np.broadcast_to(each, (steps, batch, variables, one.shape[2])))
         if self._mixing:
-            which = np.eye(variables, dtype=F32)
+            which = np.eye(variables, dtype=relative.dtype)
             features.append(np.broadcast_to(which, (steps, batch, variables, variables)))
         return np.concatenate(features, axis=3).reshape(steps, batch * variables, -1)
 
@@ -181,11 +186,11 @@ class ForecastNetwork(Network):
 
     def _by_step(self, rows: Array, shape: tuple[int, ...]) -> Array:
         """(B·D, H·Q) -> (B, H, D, Q)."""
-        return rows.reshape(shape[0], shape[2], *self._shape).swapaxes(1, 2)
+        return rows.reshape(shape[0], shape[2], self.horizon, self._outputs).swapaxes(1, 2)
 
     def _from_future(self, output: Array, shape: tuple[int, ...]) -> Array:
         """(H, B·D, Q) -> (B, H, D, Q)."""
-        return output.reshape(self._shape[0], shape[0], shape[2], -1).swapaxes(0, 1)
+        return output.reshape(self.horizon, shape[0], shape[2], -1).swapaxes(0, 1)
 
 
 def _relative(window: Array) -> tuple[Array, Array]:
