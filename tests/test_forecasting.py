@@ -55,7 +55,7 @@ def dated() -> Forecaster:
 
 def test_seasons_are_learnt_in_the_units_of_the_series() -> None:
     y = waves(700)
-    forecaster = Forecaster(**QUICK | {"epochs": 12, "hidden_size": 12}).fit(y[:600])
+    forecaster = Forecaster(**QUICK | {"epochs": 25, "learning_rate": 0.02}).fit(y[:600])
     figures = forecaster.backtest(y[600 - 24 :], season=12)
     assert figures["windows"] == 95
     # The noise has a deviation of 0.1 where the seasons have one of 0.7.
@@ -69,7 +69,9 @@ def test_what_is_known_of_the_future_is_used() -> None:
     rng = np.random.default_rng(0)
     X = rng.integers(0, 2, (600, 1)).astype(float)
     y = 5 * X[:, 0] + 0.1 * rng.standard_normal(600)
-    forecaster = Forecaster(**QUICK | {"epochs": 8, "quantiles": None}).fit(y[:500], X[:500])
+    forecaster = Forecaster(**QUICK | {"epochs": 15, "learning_rate": 0.02, "quantiles": None}).fit(
+        y[:500], X[:500]
+    )
     assert forecaster.score(y[476:], X[476:]) > 0.95
     X[500:506, 0] = [1, 1, 0, 0, 1, 0]
     forecast = forecaster.predict(X=X[500:506])
@@ -220,7 +222,7 @@ def test_a_season_longer_than_the_horizon_or_shorter_is_repeated(fitted: Forecas
 
 def test_training_lowers_the_pinball_loss() -> None:
     y = waves(300, 1)
-    forecaster = Forecaster(**QUICK | {"epochs": 6}).fit(y[:250])
+    forecaster = Forecaster(**QUICK | {"epochs": 20, "learning_rate": 0.02}).fit(y[:250])
     windows = forecaster.predict_windows(y[226:])
     assert windows.quantiles is not None
     for k, q in enumerate((0.1, 0.5, 0.9)):
@@ -261,7 +263,7 @@ def test_calendar_features_say_what_no_lookback_can() -> None:
     """Rows are high on weekends; a lookback of four hours does not see the week."""
     dates = pd.date_range("2024-01-01", periods=24 * 60, freq="h")
     y = pd.Series(np.where(dates.day_of_week >= 5, 1.0, 0.0), dates)
-    options = QUICK | {"lookback": 4, "epochs": 6, "quantiles": None}
+    options = QUICK | {"lookback": 4, "epochs": 5, "learning_rate": 0.02, "quantiles": None}
     without = Forecaster(**options).fit(y[:1200])
     told = Forecaster(**options, calendar=["weekend"]).fit(y[:1200])
     assert told.backtest(y[1196:])["mse"] < 0.3 * without.backtest(y[1196:])["mse"]
@@ -336,7 +338,11 @@ def test_each_of_several_has_its_dates_and_known_inputs(tmp_path: Path) -> None:
     ("y", "X", "message"),
     [
         (np.full(260, np.nan), None, r"^y: expected finite numbers, got nan in row 0"),
-        (waves(36), None, r"^y: 36 rows are too few: lookback 24 and horizon 6 need 30 of them"),
+        (
+            waves(36),
+            None,
+            r"^y: 36 rows are too few: lookback 24 and horizon 6 need 30 to train on",
+        ),
         (waves(5), None, r"^y: 5 rows are too few"),
         ([], None, r"^y: expected a row and a variable at least"),
         ([waves(100), waves(10)], None, r"^y\[1\]: 10 rows are too few"),

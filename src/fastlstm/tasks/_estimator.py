@@ -48,7 +48,7 @@ class Estimator(BaseEstimator):
     #: What its files are called in their headers.
     _kind: ClassVar[str]
 
-    epochs: int
+    epochs: int | None
     batch_size: int
     learning_rate: float
     weight_decay: float
@@ -91,7 +91,8 @@ class Estimator(BaseEstimator):
 
     def _check_training(self) -> None:
         """Raise if a setting of the training is not possible: for before the work begins."""
-        check_size("epochs", self.epochs)
+        if self.epochs is not None:
+            check_size("epochs", self.epochs)
         check_size("batch_size", self.batch_size)
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("weight_decay", self.weight_decay, least=0)

@@ -242,30 +242,50 @@ class Table:
         return around
 
 
-def window_starts(
-    name: str, rows: int, lookback: int, horizon: int, fraction: float
-) -> tuple[Array, Array, int]:
-    """Where forecasts may begin in a series: for training and validation; rows of the former.
+@dataclass(frozen=True)
+class Part:
+    """Where forecasts begin in one of several series, counted through all of them.
 
-    The last rows, a part of `fraction`, are held out: no target of the training lies in them, and
-    all those of the validation do.
+    Attributes
+    ----------
+    training, validation : ndarray of int64
+    rows : int
+        Of the series' training part.
+    """
+
+    training: Array
+    validation: Array
+    rows: int
+
+
+def window_starts(
+    series: Sequence[Series], several: bool, lookback: int, horizon: int, fraction: float
+) -> list[Part]:
+    """Where forecasts begin in each series.
+
+    A `fraction` of its rows, the last ones, is held out: no target of the training lies in them,
+    and all those of the validation do.
 
     Raises
     ------
     ValueError
-        If the series is too short for a window of each.
+        If a series is too short for a window of each.
     """
-    held_out = round(rows * fraction)
-    training = rows - held_out
-    if training < lookback + horizon or (fraction and held_out < horizon):
-        raise ValueError(
-            f"{name}: {rows} rows are too few: lookback {lookback} and horizon {horizon} need "
-            f"{lookback + horizon} of them to train on, and validation_fraction {fraction:g} "
-            f"holds {held_out} out" + (f", where {horizon} are the least" if fraction else "")
+    parts, before = [], 0
+    for k, one in enumerate(series):
+        held_out = round(len(one) * fraction)
+        rows = len(one) - held_out
+        if rows < lookback + horizon or (fraction and held_out < horizon):
+            kept = f" to train on, and validation_fraction {fraction:g} holds {held_out} out"
+            raise ValueError(
+                f"y{f'[{k}]' if several else ''}: {len(one)} rows are too few: lookback "
+                f"{lookback} and horizon {horizon} need {lookback + horizon}"
+                + (f"{kept}, where {horizon} are the least" if fraction else "")
+            )
+        training = np.arange(lookback, rows - horizon + 1)
+        validation = np.arange(
+            max(lookback, rows) if held_out else len(one), len(one) - horizon + 1
         )
-    first = max(lookback, training)
-    return (
-        np.arange(lookback, training - horizon + 1),
-        np.arange(first, rows - horizon + 1) if held_out else np.arange(0),
-        training,
-    )
+        parts.append(Part(before + training, before + validation, rows))
+        before += len(one)
+    return parts

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastlstm._validate import Array
+from fastlstm.tasks._batches import in_chunks
+from fastlstm.tasks._forecast_data import Table
+from fastlstm.tasks._forecast_network import ForecastNetwork
+
+# Windows that are predicted at once.
+AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,15 @@ class Windows:
     prediction: Array
     target: Array
     quantiles: Array | None
+
+
+def mean_loss(network: ForecastNetwork, table: Table, starts: Array) -> float:
+    """The loss of all windows that begin at these rows."""
+    total = 0.0
+    for part in in_chunks(len(starts), AT_ONCE):
+        window, known, target = table.batch(starts[part])
+        total += network.loss(network(window, known), target)[0] * len(target)
+    return total / len(starts)
 
 
 def r2(windows: Windows) -> float:

@@ -23,7 +23,7 @@ from fastlstm.layers import Dropout, Linear
 from fastlstm.lstm import LSTM
 from fastlstm.parameters import Layer
 from fastlstm.rnn import RNN
-from fastlstm.tasks._networks import Grads, Loss, Network, Rng, Start, begin, joined
+from fastlstm.tasks._networks import CELLS, Grads, Loss, Network, Rng, Start, begin, joined
 
 
 class ForecastNetwork(Network):
@@ -65,6 +65,8 @@ class ForecastNetwork(Network):
         self._lookback, self._known, self._patch, self._mixing = lookback, known, patch, mixing
         self.loss = loss
         features = patch * (1 + known) + (variables * (patch + 1) if mixing else 0)
+        if cell not in CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r:.80}")
         recurrent: Any = LSTM if cell == "lstm" else RNN
         options = {"dropout": dropout if num_layers > 1 else 0.0, "dtype": dtype}
         rng = begin(start, "encoder")

@@ -5,7 +5,7 @@ calendar, and how they are kept in a file. All by pandas, which is imported when
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -147,75 +147,98 @@ def has_dates(index: Any) -> bool:
 
 
 def index_to_json(index: Any) -> dict[str, Any] | None:
-    """An index that `check_index` returned, for `index_from_json`."""
+    """An index that `check_index` returned, for `index_from_json`.
+
+    Raises
+    ------
+    ValueError
+        If its frequency or its time zone have no name that says all about them.
+    """
     if index is None:
         return None
     pandas = import_pandas()
+    found: dict[str, Any]
     name = None if index.name is None else str(index.name)
     if isinstance(index, pandas.DatetimeIndex):
         last, zone = index[-1], None
         if index.tz is not None:
             last, zone = last.tz_convert("UTC").tz_localize(None), str(index.tz)
-        return {
+        found = {
             "kind": "dates", "last": last.isoformat(), "freq": index.freqstr, "zone": zone,
             "unit": index.unit, "name": name,
         }  # fmt: skip
-    if isinstance(index, pandas.PeriodIndex):
+    elif isinstance(index, pandas.PeriodIndex):
         last = index[-1].to_timestamp().isoformat()
-        return {
+        found = {
             "kind": "periods", "last": last, "freq": index.freqstr, "step": _step(index),
             "name": name,
         }  # fmt: skip
-    return {"kind": "numbers", "last": int(index[-1]), "step": _step(index), "name": name}
+    else:
+        found = {"kind": "numbers", "last": int(index[-1]), "step": _step(index), "name": name}
+    return check_saved_index(found)
 
 
-def index_from_json(saved: Mapping[str, Any] | None, count: int) -> Any:
+def check_saved_index(saved: Any) -> dict[str, Any] | None:
+    """Return what a file has in the place of an index, once it looks as `index_to_json` writes it.
+
+    This needs no pandas. Raises KeyError, TypeError or ValueError.
+    """
+    if saved is None:
+        return None
+    if not isinstance(saved, dict) or not isinstance(saved["name"], (str, type(None))):
+        raise TypeError(f"index: expected an object with a name, got {saved!r:.80}")
+    kind = saved["kind"]
+    if kind not in ("dates", "periods", "numbers"):
+        raise ValueError(f"index: expected dates, periods or numbers, got {kind!r:.80}")
+    if kind == "numbers":
+        _check_whole("last", saved["last"], -_LARGEST_STEP)
+    else:
+        _check_text("last", saved["last"], _STAMP)
+        _check_text("freq", saved["freq"], _FREQUENCY)
+    if kind != "dates":
+        _check_whole("step", saved["step"], 1)
+    elif saved["unit"] not in ("s", "ms", "us", "ns"):
+        raise ValueError(f"index: expected a unit, got {saved['unit']!r:.80}")
+    elif saved["zone"] is not None:
+        _check_text("zone", saved["zone"], _ZONE)
+    return saved
+
+
+def _check_whole(name: str, value: object, least: int) -> None:
+    if type(value) is not int or not least <= value <= _LARGEST_STEP:
+        raise ValueError(f"index: expected {name} to be a whole number, got {value!r:.80}")
+
+
+def _check_text(name: str, value: object, pattern: re.Pattern[str]) -> None:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ValueError(f"index: expected {name} as pandas writes it, got {value!r:.80}")
+
+
+def index_from_json(saved: Any, count: int) -> Any:
     """The last `count` rows of the index that `index_to_json` was given.
 
     Raises KeyError, TypeError or ValueError if it is not what that returned.
     """
+    saved = check_saved_index(saved)
     if saved is None:
         return None
-    name = saved["name"]
-    if not isinstance(name, (str, type(None))):
-        raise TypeError(f"index: expected a name, got {name!r:.80}")
-    if saved["kind"] == "numbers":
-        last, step = saved["last"], saved["step"]
-        if type(last) is not int or type(step) is not int or not 0 < step < _LARGEST_STEP:
-            raise ValueError(f"index: expected whole numbers, got {last!r:.80}, {step!r:.80}")
-        if abs(last) > _LARGEST_STEP:
-            raise ValueError(f"index: {last} is out of range")
-        pandas = import_pandas()
-        return pandas.RangeIndex(last - step * (count - 1), last + step, step, name=name)
-    for key, pattern in (("last", _STAMP), ("freq", _FREQUENCY)):
-        if not isinstance(saved[key], str) or not pattern.fullmatch(saved[key]):
-            raise ValueError(f"index: expected {key} as pandas writes it, got {saved[key]!r:.80}")
-    return _dates_from_json(saved, count)
-
-
-def _dates_from_json(saved: Mapping[str, Any], count: int) -> Any:
-    pandas = import_pandas()
-    name, last, freq = saved["name"], saved["last"], saved["freq"]
+    pandas, name = import_pandas(), saved["name"]
     try:
+        if saved["kind"] == "numbers":
+            last, step = saved["last"], saved["step"]
+            return pandas.RangeIndex(last - step * (count - 1), last + step, step, name=name)
         if saved["kind"] == "periods":
-            step = saved["step"]
-            if type(step) is not int or not 0 < step < _LARGEST_STEP:
-                raise ValueError(f"expected a step, got {step!r:.80}")
-            end = pandas.Period(last, freq=freq)
-            return pandas.PeriodIndex.from_ordinals(
-                end.ordinal - step * np.arange(count - 1, -1, -1), freq=freq, name=name
-            )
-        if saved["kind"] != "dates" or saved["unit"] not in ("s", "ms", "us", "ns"):
-            raise ValueError(f"expected dates, got {saved!r:.80}")
-        end, zone = pandas.Timestamp(last), saved["zone"]
-        if zone is not None:
-            if not isinstance(zone, str) or not _ZONE.fullmatch(zone):
-                raise ValueError(f"expected a time zone, got {zone!r:.80}")
-            end = end.tz_localize("UTC").tz_convert(zone)
-        dates = pandas.date_range(end=end, periods=count, freq=freq, name=name, unit=saved["unit"])
+            end = pandas.Period(saved["last"], freq=saved["freq"])
+            ordinals = end.ordinal - saved["step"] * np.arange(count - 1, -1, -1)
+            return pandas.PeriodIndex.from_ordinals(ordinals, freq=saved["freq"], name=name)
+        end = pandas.Timestamp(saved["last"])
+        if saved["zone"] is not None:
+            end = end.tz_localize("UTC").tz_convert(saved["zone"])
+        return pandas.date_range(
+            end=end, periods=count, freq=saved["freq"], name=name, unit=saved["unit"]
+        )
     except (ArithmeticError, AttributeError, LookupError, NotImplementedError) as error:
         raise ValueError(f"index: {error}") from None
-    return dates
 
 
 def import_pandas() -> Any:

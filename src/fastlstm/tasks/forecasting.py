@@ -7,20 +7,20 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastlstm._validate import Array, check_flag, check_number, check_quantiles, check_size
+from fastlstm._validate import Array, check_flag, check_quantiles, check_size
 from fastlstm.losses import mean_squared_error, quantile_loss
 from fastlstm.tasks import _forecast_plot
 from fastlstm.tasks._batches import in_chunks
 from fastlstm.tasks._estimator import Estimator
-from fastlstm.tasks._forecast_data import Layout, Scale, Table, check_calendar, window_starts
-from fastlstm.tasks._forecast_measures import Windows, figures_of, r2
+from fastlstm.tasks._forecast_data import Layout, Table, check_calendar, window_starts
+from fastlstm.tasks._forecast_measures import AT_ONCE, Windows, figures_of, mean_loss, r2
+from fastlstm.tasks._forecast_memory import Memory
 from fastlstm.tasks._forecast_network import ForecastNetwork
 from fastlstm.tasks._networks import Start
 from fastlstm.tasks._series import Series, check_many, check_series
-from fastlstm.tasks._time_index import index_from_json, index_to_json
 
-# Windows that are predicted at once.
-_AT_ONCE = 256
+# Of a training that is not told how long it is.
+_EPOCHS, _STEPS = 8, 1000
 
 
 class Forecaster(Estimator):
@@ -55,8 +55,9 @@ class Forecaster(Estimator):
         Between layers and of the output.
     cell : {"lstm", "rnn"}
         "rnn" is the plain recurrent network, for comparison.
-    epochs : int
-        The most passes over the windows of the training part.
+    epochs : int, optional
+        Passes over the windows of the training part; by default 8, or more where they are so few
+        that 8 make less than 1000 steps.
     batch_size : int
         Windows in a step of training; each holds all variables.
     learning_rate : float
@@ -69,7 +70,7 @@ class Forecaster(Estimator):
         Part of each series, its end, that is held out; the weights with the lowest loss on it are
         kept. 0 trains on all, for all epochs.
     patience : int, optional
-        Stop after so many epochs without a new lowest loss.
+        Stop after so many epochs without a new lowest loss; by default after all.
     random_state : int, RandomState or None
         Of weights, batches and dropout.
     verbose : bool
@@ -94,6 +95,19 @@ class Forecaster(Estimator):
 
     _kind = "forecaster"
 
+    horizon: int
+    lookback: int
+    quantiles: Sequence[float] | None
+    calendar: Sequence[str]
+    mixing: bool
+    patch_length: int
+    hidden_size: int
+    num_layers: int
+    dropout: float
+    cell: str
+
+    _memory: Memory
+
     def __init__(
         self,
         horizon: int = 24,
@@ -107,35 +121,17 @@ class Forecaster(Estimator):
         num_layers: int = 1,
         dropout: float = 0.2,
         cell: str = "lstm",
-        epochs: int = 8,
+        epochs: int | None = None,
         batch_size: int = 64,
         learning_rate: float = 3e-3,
         weight_decay: float = 0.01,
         max_norm: float = 1.0,
         validation_fraction: float = 0.2,
-        patience: int | None = 3,
+        patience: int | None = None,
         random_state: Any = None,
         verbose: bool | int = False,
     ) -> None:
-        self.horizon = horizon
-        self.lookback = lookback
-        self.quantiles = quantiles
-        self.calendar = calendar
-        self.mixing = mixing
-        self.patch_length = patch_length
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.dropout = dropout
-        self.cell = cell
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.max_norm = max_norm
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.random_state = random_state
-        self.verbose = verbose
+        self._keep(locals())
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -160,47 +156,43 @@ class Forecaster(Estimator):
             After Ctrl-C; the forecaster is then at the best weights so far.
         """
         self._check_params()
+        self._check_training()
         series, several = check_many("y", y)
-        self._several = several
-        self._layout = Layout.of(series, several, X, check_calendar(self.calendar))
-        known = self._layout.known_of_all(series, several, X)
-        fraction = check_number("validation_fraction", self.validation_fraction, least=0, below=1)
-        parts = [
-            window_starts(
-                f"y[{k}]" if several else "y",
-                len(one), self.lookback, self.horizon, fraction,
-            )
-            for k, one in enumerate(series)
-        ]  # fmt: skip
-        self._scales = [
-            Scale.of("y", one.values[:end]) for one, (_, _, end) in zip(series, parts, strict=True)
-        ]
-        self._known_scale = Scale.of(
-            "X", np.concatenate([k[:end] for k, (_, _, end) in zip(known, parts, strict=True)])
+        with self._as_before_if_refused():
+            self._learn(series, several, X)
+        return self
+
+    def _learn(self, series: Sequence[Series], several: bool, X: Any) -> None:
+        """Take up what prediction needs, and train."""
+        layout = Layout.of(series, several, X, check_calendar(self.calendar))
+        known = layout.known_of_all(series, several, X)
+        parts = window_starts(
+            series, several, self.lookback, self.horizon, self.validation_fraction
         )
-        self._tails = [one.tail(self.lookback) for one in series]
-        self._known_tails = [one[len(one) - self.lookback :] for one in known]
+        rows = [part.rows for part in parts]
+        self._memory = memory = Memory.of(
+            layout, several, series, known, training=rows, lookback=self.lookback
+        )
+        scaled = [scale.apply(one.values) for scale, one in zip(memory.scales, series, strict=True)]
         table = Table(
-            np.concatenate([s.apply(y.values) for s, y in zip(self._scales, series, strict=True)]),
-            self._known_scale.apply(np.concatenate(known)),
+            np.concatenate(scaled),
+            memory.known_scale.apply(np.concatenate(known)),
             self.lookback,
             self.horizon,
         )
-        offsets = np.cumsum([0, *map(len, series[:-1])])
-        training, validation = (
-            np.concatenate([part[k] + offset for part, offset in zip(parts, offsets, strict=True)])
-            for k in (0, 1)
-        )
+        training = np.concatenate([part.training for part in parts])
+        validation = np.concatenate([part.validation for part in parts])
         seed = self._new_seed()
         network = self._network(np.random.default_rng(seed))
+        per_epoch = -(-len(training) // self.batch_size)
         self._train(
             network,
             lambda which: table.batch(training[which]),
             len(training),
             seed=seed,
-            validate=(lambda: _mean_loss(network, table, validation)) if len(validation) else None,
+            validate=(lambda: mean_loss(network, table, validation)) if len(validation) else None,
+            epochs=self.epochs or max(_EPOCHS, -(-_STEPS // per_epoch)),
         )
-        return self
 
     def _check_params(self) -> None:
         """What the layers and the Trainer do not check, before any work."""
@@ -225,8 +217,8 @@ class Forecaster(Estimator):
             return quantile_loss(prediction, target, levels)
 
         return ForecastNetwork(
-            variables=self._layout.variables,
-            known=self._layout.known,
+            variables=self._memory.layout.variables,
+            known=self._memory.layout.known,
             lookback=self.lookback,
             horizon=self.horizon,
             outputs=1 if levels is None else len(levels),
@@ -320,18 +312,17 @@ class Forecaster(Estimator):
         self._check_is_fitted()
         stride = check_size("stride", stride)
         series = check_series("y", y)
-        starts, _, _ = window_starts("y", len(series), self.lookback, self.horizon, 0)
-        starts = starts[::stride]
-        (known,) = self._layout.known_of_all([series], False, X)
-        scale = self._scale_of(series)
-        table = Table(
-            scale.apply(series.values), self._known_scale.apply(known), self.lookback, self.horizon
-        )
-        parts = []
-        for part in in_chunks(len(starts), _AT_ONCE):
-            window, inputs, _ = table.batch(starts[part])
-            parts.append(scale.undo(self.network_(window, inputs)))
-        forecast = np.sort(np.concatenate(parts), axis=-1)
+        (part,) = window_starts([series], False, self.lookback, self.horizon, 0)
+        starts = part.training[::stride]
+        (known,) = self._memory.layout.known_of_all([series], False, X)
+        scale = self._memory.scale_of(series)
+        known = self._memory.known_scale.apply(known)
+        table = Table(scale.apply(series.values), known, self.lookback, self.horizon)
+        found = []
+        for chunk in in_chunks(len(starts), AT_ONCE):
+            window, inputs, _ = table.batch(starts[chunk])
+            found.append(scale.undo(self.network_(window, inputs)))
+        forecast = np.sort(np.concatenate(found), axis=-1)
         return Windows(
             starts,
             forecast[..., self._middle()],
@@ -342,35 +333,37 @@ class Forecaster(Estimator):
     def _ahead(self, y: Any, X: Any) -> tuple[list[tuple[Series, Array]], bool]:
         """Each series with its forecast (H, D, Q), and whether they came as a list of several."""
         self._check_is_fitted()
-        horizon = self.horizon
+        memory, horizon = self._memory, self.horizon
         if y is None:
-            series, several, scales = self._tails, self._several, self._scales
-            after = self._layout.known_of_all(
+            series, several, scales = memory.tails(), memory.several, memory.scales
+            after = memory.layout.known_of_all(
                 series, several, X, since=self.lookback, ahead=horizon
             )
-            known = [np.concatenate(pair) for pair in zip(self._known_tails, after, strict=True)]
+            known = [np.concatenate(pair) for pair in zip(memory.known, after, strict=True)]
         else:
             series, several = check_many("y", y)
             for k, one in enumerate(series):
                 if len(one) < self.lookback:
-                    name = f"y[{k}]" if several else "y"
                     raise ValueError(
-                        f"{name}: expected {self.lookback} rows at least, the lookback, "
-                        f"got {len(one)}"
+                        f"y{f'[{k}]' if several else ''}: expected {self.lookback} rows at least, "
+                        f"the lookback, got {len(one)}"
                     )
-            known = self._layout.known_of_all(series, several, X, ahead=horizon)
-            scales = [self._scale_of(one) for one in series]
+            known = memory.layout.known_of_all(series, several, X, ahead=horizon)
+            scales = [memory.scale_of(one) for one in series]
+        pairs = list(zip(scales, series, strict=True))
+        windows = np.stack([scale.apply(one.values[-self.lookback :]) for scale, one in pairs])
+        around = memory.known_scale.apply(
+            np.stack([inputs[-self.lookback - horizon :] for inputs in known])
+        )
         found = []
-        for one, inputs, scale in zip(series, known, scales, strict=True):
-            window = scale.apply(one.values[-self.lookback :])[np.newaxis]
-            around = self._known_scale.apply(inputs[-self.lookback - horizon :])[np.newaxis]
-            forecast = self.network_(window, around if around.shape[2] else None)
-            found.append((one, np.sort(scale.undo(forecast)[0], axis=-1)))
-        return found, several
-
-    def _scale_of(self, series: Series) -> Scale:
-        """That of training; if several series were learnt, the series' own."""
-        return Scale.of("y", series.values) if self._several else self._scales[0]
+        for chunk in in_chunks(len(series), AT_ONCE):
+            inputs = around[chunk] if memory.layout.known else None
+            found.append(self.network_(windows[chunk], inputs))
+        answers = [
+            (one, np.sort(scale.undo(forecast), axis=-1))
+            for (scale, one), forecast in zip(pairs, np.concatenate(found), strict=True)
+        ]
+        return answers, several
 
     # --- how good they are ------------------------------------------------------------------------
 
@@ -406,7 +399,7 @@ class Forecaster(Estimator):
             season = check_size("season", season, most=self.lookback)
         windows = self.predict_windows(y, X, stride=stride)
         series = check_series("y", y)
-        return figures_of(windows, series.values, self._scale_of(series).deviation, season)
+        return figures_of(windows, series.values, self._memory.scale_of(series).deviation, season)
 
     def plot(
         self, y: Any = None, X: Any = None, *, actual: Any = None, history: int | None = None
@@ -437,10 +430,8 @@ class Forecaster(Estimator):
         if several:
             raise ValueError("y: expected one series to draw, got several")
         came = None if actual is None else check_series("actual", actual)
-        if came is not None and came.values.shape[1] != self._layout.variables:
-            raise ValueError(
-                f"actual: expected {self._layout.variables} variables, got {came.values.shape[1]}"
-            )
+        if came is not None:
+            self._memory.layout.check("actual", came)
         ((series, values),) = ahead
         return _forecast_plot.figure(
             series.tail(min(len(series), history or 3 * self.horizon)),
@@ -464,20 +455,7 @@ class Forecaster(Estimator):
     # --- files ------------------------------------------------------------------------------------
 
     def _fitted(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        header = self._layout.to_json() | {
-            "several": self._several,
-            "flat": [one.flat for one in self._tails],
-            "index": [index_to_json(one.index) for one in self._tails],
-        }
-        arrays = {
-            "history": np.stack([one.values for one in self._tails]),
-            "history_known": np.stack(self._known_tails),
-            "mean": np.stack([scale.mean for scale in self._scales]),
-            "deviation": np.stack([scale.deviation for scale in self._scales]),
-            "known_mean": self._known_scale.mean,
-            "known_deviation": self._known_scale.deviation,
-        }
-        return header, arrays
+        return self._memory.to_file()
 
     def _restore(
         self, fitted: Mapping[str, Any], arrays: Mapping[str, Array], network: Mapping[str, Array]
@@ -486,44 +464,10 @@ class Forecaster(Estimator):
             self.quantiles = tuple(self.quantiles)
         self.calendar = tuple(self.calendar)
         self._check_params()
-        history, known = arrays["history"], arrays["history_known"]
-        count, lookback, variables = history.shape
-        self._layout = layout = Layout.from_json(fitted, variables, self.calendar)
-        expected = {
-            "history": (count, self.lookback, variables),
-            "history_known": (count, self.lookback, layout.known),
-            "mean": (count, variables),
-            "deviation": (count, variables),
-            "known_mean": (layout.known,),
-            "known_deviation": (layout.known,),
-        }
-        for name, shape in expected.items():
-            array = arrays[name]
-            if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
-                raise ValueError(f"{name}: expected finite float64 of shape {shape}")
-        self._several = check_flag("several", fitted["several"])
-        flat, indices = fitted["flat"], fitted["index"]
-        if count < 1 or len(flat) != count or len(indices) != count:
-            raise ValueError(f"history: expected {len(flat)} series, got {count}")
-        self._tails = [
-            Series(values, index_from_json(index, lookback), layout.names, check_flag("flat", f))
-            for values, index, f in zip(history, indices, flat, strict=True)
-        ]
-        self._known_tails = list(known)
-        self._scales = [
-            Scale(*pair) for pair in zip(arrays["mean"], arrays["deviation"], strict=True)
-        ]
-        self._known_scale = Scale(arrays["known_mean"], arrays["known_deviation"])
+        self._memory = Memory.from_file(
+            fitted, arrays, lookback=self.lookback, calendar=self.calendar
+        )
         self.network_ = self._network(network)
-
-
-def _mean_loss(network: ForecastNetwork, table: Table, starts: Array) -> float:
-    """The loss of all windows that begin at these rows."""
-    total = 0.0
-    for part in in_chunks(len(starts), _AT_ONCE):
-        window, known, target = table.batch(starts[part])
-        total += network.loss(network(window, known), target)[0] * len(target)
-    return total / len(starts)
 
 
 def _answer(answers: list[Any], several: bool) -> Any:
