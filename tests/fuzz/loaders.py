@@ -19,6 +19,7 @@ import fastlstm
 from fastlstm import checkpoints, storage
 from fastlstm.interop import keras, onnx, torch
 from fastlstm.storage import FormatError
+from fastlstm.tasks.forecasting import Forecaster
 from fastlstm.tasks.language_model import CharacterModel
 from fastlstm.tasks.recognition import SequenceRecognizer
 from tests.fuzz.mutations import mutate
@@ -113,6 +114,28 @@ def _text_classifier_seeds() -> list[bytes]:
         ).fit(texts, ["a", "b", "b"] * 2),
     ]  # fmt: skip
     return [_written(model.save) for model in models]
+
+
+def _forecaster_seeds() -> list[bytes]:
+    import pandas
+
+    options: dict[str, Any] = {
+        "horizon": 2, "lookback": 3, "patch_length": 2, "hidden_size": 2, "epochs": 1,
+        "random_state": 0,
+    }  # fmt: skip
+    y = np.sin(np.arange(40.0))
+    dates = pandas.date_range("2024-01-01", periods=40, freq="h", tz="Europe/Rome")
+    frame = pandas.DataFrame({"load": y, "oil": -y}, dates)
+    forecasters = [
+        Forecaster(**options).fit(y),
+        Forecaster(**options, quantiles=None, num_layers=2, cell="rnn").fit([y, 3 * y[:30]]),
+        Forecaster(**options, mixing=True, calendar=("hour", "weekend")).fit(frame, y),
+        Forecaster(**options).fit(
+            pandas.Series(y, pandas.period_range("2024", periods=40, freq="M"))
+        ),
+        Forecaster(**options).fit(pandas.Series(y, name=3)),
+    ]
+    return [_written(forecaster.save) for forecaster in forecasters]
 
 
 def _checkpoint_seeds() -> list[bytes]:
@@ -266,6 +289,14 @@ def _load_text_classifier(path: Path) -> None:
         classifier.predict(["a good one", "", "日本 😀"])
 
 
+def _load_forecaster(path: Path) -> None:
+    forecaster = Forecaster.load(path)
+    size = sum(array.size for array in forecaster.network_.parameters().values())
+    # What has dates would have pandas open files of time zones.
+    if size < 10_000 and all(index is None for index in forecaster._memory.indices):
+        forecaster.predict()
+
+
 def _load_torch(path: Path) -> None:
     try:
         names = torch.read_state_dict(path)
@@ -320,6 +351,7 @@ LOADERS: dict[str, Loader] = {
     "text-classifier": Loader(
         _text_classifier_seeds, _change_ours, _load_text_classifier, 64, package="sklearn"
     ),
+    "forecaster": Loader(_forecaster_seeds, _change_ours, _load_forecaster, 64, package="pandas"),
     "checkpoint": Loader(
         _checkpoint_seeds, _change_ours, lambda path: void(checkpoints.load(path)), 64
     ),
