@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 from fastlstm._config import show_config
 from fastlstm._version import __version__
-from fastlstm.cli import classify, lm
+from fastlstm.cli import classify, lm, recognize
 from fastlstm.cli.errors import CommandError, Interrupted
 
 DESCRIPTION = """\
 LSTM networks on the CPU. `fastlstm lm` trains and uses language models, `fastlstm classify` puts
-texts into classes.
+texts into classes, `fastlstm recognize` writes down speech and handwriting.
 """
 EPILOG = """\
 examples:
@@ -30,6 +30,8 @@ examples:
       go on from a prompt
   fastlstm classify train reviews.csv --text-column review --label-column stars --out m.safetensors
       learn to tell good reviews from bad ones
+  fastlstm recognize train digits.csv --out digits.safetensors
+      learn to write down recordings, from rows like "zero.wav,0"
   fastlstm config
       how this copy was built, for a bug report
 """
@@ -48,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     lm.add_parser(commands)
     classify.add_parser(commands)
+    recognize.add_parser(commands)
     config = commands.add_parser(
         "config",
         help="print how this copy was built",

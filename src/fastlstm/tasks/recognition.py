@@ -75,6 +75,9 @@ class SequenceRecognizer(NumericEstimator):
         `fastlstm.tasks.augmentation`. Not kept in files.
     ngram_order : int
         Of the n-grams counted in the training labels, for ``language_model="ngram"``.
+    front_end : mapping, optional
+        What made the features, in whatever words JSON can hold: it is kept in files for those who
+        will have to make them anew, and not looked at. ``fastlstm recognize`` has its own there.
     epochs : int
         The most passes over the training part.
     batch_size : int
@@ -104,6 +107,8 @@ class SequenceRecognizer(NumericEstimator):
         Features of a step.
     history_ : History
         Losses of the steps, and validations: each -log p(labels) for each label.
+    validation_error_ : float or None
+        The label error rate on what was held out; None without, and after `load`.
 
     Examples
     --------
@@ -118,6 +123,9 @@ class SequenceRecognizer(NumericEstimator):
 
     _kind = "sequence-recognizer"
 
+    classes_: Array
+    validation_error_: float | None
+
     def __init__(
         self,
         hidden_size: int = 128,
@@ -129,6 +137,7 @@ class SequenceRecognizer(NumericEstimator):
         cell: str = "lstm",
         augment: Augment | None = None,
         ngram_order: int = 3,
+        front_end: Mapping[str, Any] | None = None,
         epochs: int = 50,
         batch_size: int = 16,
         learning_rate: float = 5e-3,
@@ -178,6 +187,7 @@ class SequenceRecognizer(NumericEstimator):
         training, validation = self._split(len(targets), seed=seed)
 
         self.classes_, self._joined = classes, joined
+        self.validation_error_ = None
         self._scaling = Scaling.of(sequences.take(training).rows)
         self.n_features_in_ = len(self._scaling.mean)
         self._ngram = NGram.of((targets[k] for k in training), len(classes), order)
@@ -208,6 +218,9 @@ class SequenceRecognizer(NumericEstimator):
             lengths=scaled.lengths[training],
             draws=True,
         )
+        if len(validation):
+            found = best_paths(self._read(list(sequences.take(validation)), None))
+            self.validation_error_ = error_rate((targets[k] for k in validation), found)
         return self
 
     def _augmented(self, sequences: Ragged, targets: list[Ids], rng: np.random.Generator) -> Ragged:
@@ -428,6 +441,7 @@ class SequenceRecognizer(NumericEstimator):
         if len(set(classes)) < len(classes):
             raise ValueError("classes: expected each label once")
         self.classes_ = as_objects(classes)
+        self.validation_error_ = None
         check_size("stack", self.stack)
         self._ngram = NGram.from_arrays(arrays, len(classes))
         super()._restore(fitted, arrays, network)
