@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlstm.tasks._batches import Ragged, ShuffledBatches, in_chunks
+from fastlstm.tasks._batches import Ragged, ShuffledBatches, StreamBatches, in_chunks
 from tests.support import Array, assert_same_bits
 
 lengths_of_sequences = st.lists(st.integers(0, 6), min_size=1, max_size=8)
@@ -82,6 +82,40 @@ def test_padded_takes_a_slice_too() -> None:
         expected, same = table.padded(np.arange(4)[part])
         assert_same_bits(padded, expected)
         assert_same_bits(lengths, same)
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [2, 9, 65, 66, 100, 1000])
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (3, 7), (8, 64), (1, 2000)])
+def test_windows_go_on_where_the_ones_before_ended(length: int, batch: int, steps: int) -> None:
+    ids = np.arange(length)
+    if length < batch + 1:
+        with pytest.raises(ValueError, match="ids: expected at least"):
+            StreamBatches(ids, batch, steps)
+        return
+    batches = StreamBatches(ids, batch, steps)
+    inputs, targets = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    assert_same_bits(targets, inputs + 1)
+    assert (np.diff(inputs, axis=0) == 1).all()
+    # The streams in a row are the text, less a rest shorter than the number of streams.
+    assert_same_bits(inputs.T.reshape(-1), ids[: inputs.size])
+    assert 0 <= length - 1 - inputs.size < batch
+    assert batches.predicted == inputs.size
+    lengths = {len(window) for window, _ in batches}
+    assert max(lengths) <= steps
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_windows_are_a_sequence() -> None:
+    batches = StreamBatches(np.arange(100), 2, 10)
+    assert_same_bits(batches[-1][0], batches[len(batches) - 1][0])
+    assert len(batches[1:3]) == 2
+    with pytest.raises(IndexError):
+        batches[len(batches)]
+    batches[0][0][:] = 0
+    assert batches[0][0].any(), "a batch is a copy"
 
 
 # --- batches --------------------------------------------------------------------------------------

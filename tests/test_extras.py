@@ -22,8 +22,8 @@ CALLS = {
         (SAVED, "fastlstm.save(lstm, path)"),
         (SAVED, "fastlstm.load(path)"),
         (SAVED, "checkpoints.load(path)"),
-        (SAVED, "CharacterModel.load(path)"),
-        (SAVED, "CharacterModel('ab').save(path)"),
+        (SAVED, "tasks.LanguageModel.load(path)"),
+        (SAVED, "tasks.LanguageModel(hidden_size=2, steps=1).fit('ab').save(path)"),
         (SAVED, "fastlstm.Trainer(lstm, sgd, checkpoint=path, progress=False)"),
     ],
     ("tqdm", "train"): [(SAVED, "fastlstm.Trainer(lstm, sgd)")],
@@ -56,9 +56,8 @@ PROGRAM = """
 import sys
 sys.modules[{package!r}] = None
 import fastlstm
-from fastlstm import checkpoints, storage
+from fastlstm import checkpoints, storage, tasks
 from fastlstm.interop import keras, onnx, torch
-from fastlstm.tasks.language_model import CharacterModel
 lstm = fastlstm.LSTM(2, 3, rng=0)
 sgd = fastlstm.SGD(lstm.parameters(), 0.1)
 for path, call in {calls!r}:

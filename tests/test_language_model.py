@@ -1,119 +1,144 @@
-"""The character language model, against a float64 computation of its own and against laws."""
+"""LanguageModel: probabilities beside a float64 computation of its own, training, files."""
 
 from __future__ import annotations
 
 import math
+import os
+import pickle
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from fastlstm import storage
-from fastlstm.optim import Adam, clip_grad_norm
 from fastlstm.storage import FormatError
-from fastlstm.tasks.corpus import CorpusError, default_corpus, read_corpus, split_corpus
-from fastlstm.tasks.language_model import CharacterModel, StreamBatches
-from tests.support import assert_same_bits, plain_lstm
+from fastlstm.tasks import LanguageModel
+from fastlstm.tasks._language_network import LanguageNetwork
+from fastlstm.tasks._vocabularies import CODE_POINTS, Characters
+from tests.support import Array, assert_same_bits
+from tests.test_language_network import plain_logits
 
 ENGLISH = "the cat sat on the mat; the dog sat on the log.\n"
 CHINESE = "話說天下大勢，分久必合，合久必分。\n"
+LEVELS = ("char", "word", "whitespace", "subword")
+SMALL = {"hidden_size": 8, "batch_size": 4, "sequence_length": 16, "random_state": 0}
+WITNESSES = Path(__file__).parent / "witnesses" / "language_models"
 
 
-def small_model(text: str = ENGLISH, **options: object) -> CharacterModel:
-    sizes = {"embedding_size": 5, "hidden_size": 7, "rng": 3}
-    return CharacterModel.for_text(text, **(sizes | options))
+def untrained(text: str = ENGLISH, dtype: Any = np.float32, **options: Any) -> LanguageModel:
+    """A model with random weights."""
+    most = 300 if options.get("level") == "subword" else None
+    model = LanguageModel(**{**SMALL, "max_vocabulary": most, "min_frequency": 1, **options})
+    model._start([text], 3)
+    model.network_ = model._network(np.random.default_rng(3), dtype)
+    return model
 
 
-def plain_logits(model: CharacterModel, text: str) -> np.ndarray:
-    """Logits (T, V) for each character of the text, in float64 and character by character."""
-    weights = {name: array.astype(np.float64) for name, array in model.parameters().items()}
-    read = [model.characters.find(character) for character in text[:-1]]
-    embedded = [np.zeros(model.embedding_size)]
-    embedded += [
-        weights["embedding.weight"][at] if at >= 0 else np.zeros(model.embedding_size)
-        for at in read
-    ]
-    output, _ = plain_lstm(model.lstm, np.array(embedded)[:, np.newaxis])
-    return output[:, 0] @ weights["head.weight"].T + weights["head.bias"]
-
-
-def plain_bits(model: CharacterModel, text: str) -> float:
-    unknown = model.unknown_probability
-    bits = 0.0
-    for logits, character in zip(plain_logits(model, text), text, strict=True):
-        probabilities = np.exp(logits) / np.exp(logits).sum()
-        at = model.characters.find(character)
-        if at >= 0:
-            bits -= math.log2((1 - unknown) * probabilities[at])
+def plain_log_probs(model: LanguageModel, text: str) -> Array:
+    """Of each token of a text, in float64 and step by step."""
+    vocabulary = model.vocabulary_
+    ids = vocabulary.encode(text)
+    read = np.concatenate(([vocabulary.start], ids[:-1]))
+    logits = plain_logits(model.network_, read[:, np.newaxis])[:, 0]
+    rows = np.log(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+    found = []
+    for row, id_ in zip(rows, ids.tolist(), strict=True):
+        if not isinstance(vocabulary, Characters):
+            found.append(row[id_])
+        elif id_ < len(row):
+            found.append(row[id_] + math.log(1 - vocabulary.unknown_probability))
         else:
-            bits -= math.log2(unknown / (0x110000 - len(model.characters)))
-    return bits / len(text)
+            others = CODE_POINTS - len(vocabulary.characters)
+            found.append(math.log(vocabulary.unknown_probability / others))
+    return np.array(found)
 
 
-def train(model: CharacterModel, text: str, steps: int, lr: float = 0.02) -> list[float]:
-    """A training loop in its plainest form; returns the losses."""
-    batches = StreamBatches(model.encode(text), 4, 16)
-    optimiser = Adam(model.parameters(), lr)
-    losses, state = [], None
-    for step in range(steps):
-        batch = batches[step % len(batches)]
-        state = None if step % len(batches) == 0 else state
-        loss, grads, state = model.loss_and_grads(batch, state, None)
-        optimiser.step(clip_grad_norm(grads, 1.0)[0])
-        losses.append(loss)
-    return losses
+# --- probabilities --------------------------------------------------------------------------------
 
 
-# --- bits per character ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("text", ["t", "the dog sat", "a new one: ß and 合!", "合"])
-def test_bits_are_those_of_a_literal_computation(dtype: type, layers: int, text: str) -> None:
-    model = small_model(dtype=dtype, num_layers=layers)
-    tolerance = 1e-5 if dtype is np.float32 else 1e-12
-    assert model.bits_per_character(text) == pytest.approx(plain_bits(model, text), rel=tolerance)
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"tied": True}, {"cell": "rnn"}])
+def test_log_probabilities_are_those_of_a_literal_computation(
+    level: str, dtype: type, options: dict[str, Any]
+) -> None:
+    model = untrained(dtype=dtype, level=level, **options)
+    for text in ("t", "the dog sat", "a new one: ß and 合!\n", "合", "\ud800 the"):
+        expected = plain_log_probs(model, text)
+        found = model.log_prob(text)
+        np.testing.assert_allclose(found, expected, 1e-5 if dtype is np.float32 else 1e-12)
+        assert found.dtype == np.float64
+        assert len(model.tokens(text)) == len(found)
 
 
-def test_bits_do_not_depend_on_how_a_long_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = small_model(dtype=np.float64)
-    text = ENGLISH * 3
-    whole = model.bits_per_character(text)
-    monkeypatch.setattr("fastlstm.tasks.language_model.SCORED_AT_ONCE", 10)
-    reported: list[int] = []
-    assert model.bits_per_character(text, on_progress=reported.append) == pytest.approx(
-        whole, rel=1e-12
-    )
-    assert sum(reported) == len(text)
-    assert max(reported) == 10
+def test_figures_follow_from_the_log_probabilities() -> None:
+    for level in LEVELS:
+        model = untrained(level=level)
+        texts = ["the dog", "a cat; a dog\nthe log"]
+        each = [model.log_prob(text) for text in texts]
+        total, count = sum(x.sum() for x in each), sum(map(len, each))
+        assert model.score(texts) == pytest.approx(total / count, rel=1e-12)
+        assert model.perplexity(texts) == pytest.approx(math.exp(-total / count), rel=1e-12)
+        characters = sum(map(len, texts))
+        bits = -total / math.log(2) / characters
+        assert model.bits_per_character(texts) == pytest.approx(bits, rel=1e-12)
+        assert model.score(texts[0]) == pytest.approx(each[0].mean(), rel=1e-12)
 
 
 def test_probabilities_of_all_of_unicode_add_up_to_one() -> None:
-    model = small_model("abc" * 9 + "d", unknown_probability=0.25)
-    known = sum(2 ** -model.bits_per_character(character) for character in model.characters)
-    unknown = 2 ** -model.bits_per_character("合") * (0x110000 - len(model.characters))
+    model = untrained("abc" * 9 + "d")
+    model.vocabulary_ = Characters("abcd", 0.25)
+    known = sum(math.exp(model.log_prob(c)[0]) for c in "abcd")
+    unknown = math.exp(model.log_prob("合")[0]) * (CODE_POINTS - 4)
     assert known == pytest.approx(0.75, rel=1e-6)
     assert known + unknown == pytest.approx(1, rel=1e-6)
 
 
-def test_unknown_characters_share_what_turing_estimates() -> None:
-    # "d" and "e" came once in 20 characters.
-    assert small_model("abc" * 6 + "de").unknown_probability == pytest.approx(3 / 22)
-    assert small_model("ab").unknown_probability == pytest.approx(3 / 4)
+def test_scores_do_not_depend_on_how_a_long_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, text = untrained(dtype=np.float64), ENGLISH * 3
+    whole = model.log_prob(text)
+    monkeypatch.setattr("fastlstm.tasks._language_use.SCORED_AT_ONCE", 10)
+    reported: list[int] = []
+    found = model.log_prob(text, on_progress=reported.append)
+    np.testing.assert_allclose(found, whole, rtol=1e-12)
+    assert sum(reported) == len(text)
+    assert max(reported) == 10
 
 
-def test_an_untrained_reserved_id_is_embedded_as_zeros_and_stays_so() -> None:
-    model = small_model()
-    train(model, ENGLISH * 4, 10)
-    weight = model.parameters()["embedding.weight"]
-    assert not weight[model.unknown_id].any()
-    assert weight[:-1].all()
+def test_texts_of_a_list_are_each_read_from_their_beginning() -> None:
+    model = untrained(level="word")
+    alone = [model.log_prob(text) for text in ("the cat", "sat")]
+    assert model.score(["the cat", "sat"]) == np.concatenate(alone).mean()
 
 
-def test_bits_of_an_empty_text_raise() -> None:
-    with pytest.raises(ValueError, match="text: expected at least one character"):
-        small_model().bits_per_character("")
+@pytest.mark.parametrize("method", ["score", "perplexity", "bits_per_character", "log_prob",
+                                    "dynamic_perplexity"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        ("", ValueError, "expected at least one"),
+        (b"the", TypeError, "texts?: expected"),
+        (None, TypeError, "texts?: expected"),
+        ([], (TypeError, ValueError), "expected"),
+        ([1], TypeError, "expected"),
+        (["", ""], (TypeError, ValueError), "expected"),
+    ],
+)
+def test_what_cannot_be_scored(
+    method: str, texts: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        getattr(untrained(), method)(texts)
+
+
+def test_blanks_are_no_words() -> None:
+    with pytest.raises(ValueError, match="text: expected at least one token, got ' '"):
+        untrained(level="word").log_prob(" ")
 
 
 # --- learning -------------------------------------------------------------------------------------
@@ -121,326 +146,421 @@ def test_bits_of_an_empty_text_raise() -> None:
 
 def test_a_periodic_text_is_learnt_and_written() -> None:
     period = "abcaabbc\n"  # what follows "a" or "b" depends on more than one character before
-    model = CharacterModel.for_text(period * 40, embedding_size=8, hidden_size=24, rng=0)
-    losses = train(model, period * 40, 250)
-    assert losses[-1] < 0.02 < 1 < losses[0]
+    model = LanguageModel(
+        embedding_size=8, hidden_size=24, steps=250, learning_rate=0.02, batch_size=4,
+        sequence_length=16, random_state=0,
+    )  # fmt: skip
+    losses = model.fit(period * 40).history_.losses
+    assert losses[-1] < 0.03 < 1 < losses[0]
     assert model.bits_per_character(period * 20) < 0.2
-    written = "".join(model.generate(period * 2, 45, temperature=0))
-    assert written == period * 5
+    assert "".join(model.generate(period * 2, 45, temperature=0)) == period * 5
 
 
-def test_forget_gates_begin_open() -> None:
-    parameters = small_model(num_layers=2).parameters()
-    for layer in range(2):
-        bias = parameters[f"lstm.bias_ih_l{layer}"] + parameters[f"lstm.bias_hh_l{layer}"]
-        assert (bias[7:14] == 1).all()
-        assert (np.abs(bias[:7]) < 1).all()
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_learns(level: str) -> None:
+    model = LanguageModel(
+        level, max_vocabulary=300 if level == "subword" else None, hidden_size=24, steps=120,
+        learning_rate=0.02, batch_size=4, sequence_length=16, random_state=0,
+    ).fit(ENGLISH * 40)  # fmt: skip
+    assert model.perplexity(ENGLISH * 2) < 3
+    assert len(model.vocabulary_.encode(ENGLISH)) > 5
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_gradients_are_finite_differences(dropout: float) -> None:
-    """With dropout the masks are drawn from the same seed each time."""
-    model = small_model(dtype=np.float64, num_layers=2, dropout=dropout)
-    ids = model.encode("the dog合sat on the ß mat")
-    batch = ids[:20].reshape(4, 5).T, ids[1:21].reshape(4, 5).T
-    generator = np.random.default_rng(5)
-    state = tuple(generator.standard_normal((2, 4, 7)) for _ in range(2))
-
-    def loss() -> float:
-        return model.loss_and_grads(batch, state, np.random.default_rng(9))[0]
-
-    _, grads, _ = model.loss_and_grads(batch, state, np.random.default_rng(9))
-    assert grads.keys() == model.parameters().keys()
-    for name, grad in grads.items():
-        direction = generator.standard_normal(grad.shape)
-        ends = []
-        for step in (1e-5, -2e-5):
-            with model.parameters().editing() as parameters:
-                parameters[name] += step * direction
-            ends.append(loss())
-        with model.parameters().editing() as parameters:
-            parameters[name] += 1e-5 * direction
-        slope = (ends[0] - ends[1]) / 2e-5
-        assert slope == pytest.approx(float((grad * direction).sum()), rel=1e-6, abs=1e-9), name
+def test_the_seed_decides() -> None:
+    options = {"steps": 5, "dropout": 0.3, "input_dropout": 0.2, **SMALL}
+    first, same, other = (
+        LanguageModel(**{**options, "random_state": seed}).fit(ENGLISH * 9) for seed in (1, 1, 2)
+    )
+    assert first.history_.losses == same.history_.losses != other.history_.losses
+    assert first.perplexity(ENGLISH) == same.perplexity(ENGLISH)
 
 
-def test_dropout_acts_in_training_only() -> None:
-    model = small_model(dropout=0.5)
-    batch = StreamBatches(model.encode(ENGLISH), 2, 8)[0]
-    dropped = [model.loss_and_grads(batch, None, np.random.default_rng(k))[0] for k in (0, 0, 1)]
-    assert dropped[0] == dropped[1] != dropped[2]
-    plain = model.loss_and_grads(batch, None, None)[0]
-    assert plain != dropped[0]
-    # The loss knows nothing of unknown characters; bits per character do.
-    known = math.log2(1 - model.unknown_probability)
-    batches = StreamBatches(model.encode(ENGLISH), 2, 1000)
-    bits = model.loss_and_grads(batches[0], None, None)[0] / math.log(2)
-    assert model.bits_per_character_of(batches) == pytest.approx(bits - known, rel=1e-6)
+def test_the_best_weights_of_the_validations_are_kept() -> None:
+    """A text that contradicts what is learnt: the sooner the better."""
+    options: dict[str, Any] = {"steps": 40, "learning_rate": 0.02, **SMALL}
+    training, other = "ab" * 400, "aabb" * 30
+    kept = LanguageModel(**options).fit(training, validation=other)
+    last = LanguageModel(**options, keep_best=False).fit(training, validation=other)
+    assert kept.history_.validations == last.history_.validations
+    values = [value for _, value in kept.history_.validations]
+    assert len(values) == 20
+    assert min(values) < values[-1] - 0.1
+    assert kept.perplexity(other) < last.perplexity(other)
+    assert kept.network_.mean_loss(kept._streams(
+        np.concatenate(([2], kept.vocabulary_.encode(other))))) == min(values)  # fmt: skip
 
 
-def test_bits_of_streams_do_not_depend_on_their_windows() -> None:
-    model = small_model(dtype=np.float64)
-    ids = model.encode(ENGLISH.replace("c", "ß") * 2)
-    short, whole = StreamBatches(ids, 3, 7), StreamBatches(ids, 3, 1000)
-    assert len(whole) == 1
-    expected = model.bits_per_character_of(whole)
-    assert model.bits_per_character_of(short) == pytest.approx(expected, rel=1e-12)
+def test_patience_ends_a_run() -> None:
+    model = LanguageModel(steps=400, learning_rate=0.02, patience=2, **SMALL)
+    model.fit("ab" * 400, validation="aabb" * 30)
+    assert len(model.history_.losses) < 400
+    with pytest.raises(ValueError, match=r"patience: .* needs keep_best"):
+        LanguageModel(patience=2, keep_best=False, **SMALL).fit(ENGLISH * 9)
 
 
-def test_bits_of_one_stream_are_those_of_the_text_but_for_its_first_character() -> None:
-    """An unknown first character: nothing is known before the second one in either case."""
-    model = small_model(dtype=np.float64)
-    text = "合" + ENGLISH + "ß"
-    total = model.bits_per_character(text[1:]) * len(text[1:])
-    bits = model.bits_per_character_of(StreamBatches(model.encode(text), 1, 20))
-    assert bits * len(text[1:]) == pytest.approx(total, rel=1e-12)
+def test_the_end_of_a_text_or_of_the_texts_is_held_out() -> None:
+    model = LanguageModel(validation_fraction=0.25)
+    assert model._split_texts(["abcdefgh"], None) == (["abcdef"], ["gh"])
+    assert model._split_texts(["a", "b", "c", "d", "e"], None) == (["a", "b", "c", "d"], ["e"])
+    assert model._split_texts(["abcdefgh"], "xy") == (["abcdefgh"], ["xy"])
+    assert model._split_texts(["abc"], None) == (["abc"], None)
+    words = LanguageModel("word", validation_fraction=0.25)
+    assert words._split_texts(["abc def ghi jkl"], None) == (["abc def ghi "], ["jkl"])
+    assert words._split_texts(["abcdefghijkl"], None) == (["abcdefghijkl"], None)
+    assert LanguageModel(validation_fraction=0)._split_texts(["a" * 99], None)[1] is None
 
 
-def test_unknown_targets_are_left_out_of_the_loss() -> None:
-    model = small_model(dtype=np.float64)
-    ids = model.encode("the cat sat")
-    targets = np.where(np.arange(11) % 2, model.unknown_id, ids)
-    inputs = np.concatenate(([model.unknown_id], ids[:-1]))
-    loss, _, _ = model.loss_and_grads((inputs[:, None], targets[:, None]), None, None)
-    expected = [
-        np.log(np.exp(row).sum()) - row[target]
-        for row, target in zip(plain_logits(model, "the cat sat"), targets, strict=True)
-        if target != model.unknown_id
-    ]
-    assert len(expected) == 6
-    assert loss == pytest.approx(np.mean(expected), rel=1e-12)
+def test_a_vocabulary_is_that_of_the_training_part() -> None:
+    model = LanguageModel(steps=1, validation_fraction=0.1, **SMALL).fit("ab" * 100 + "合" * 20)
+    assert model.vocabulary_.to_json()["characters"] in ("ab", "ab合")
+    model = LanguageModel(steps=1, **SMALL).fit("ab" * 100, validation="合合")
+    assert model.vocabulary_.to_json()["characters"] == "ab"
+    assert model.history_.validations == [], "there is nothing known to validate with"
 
 
-# --- writing --------------------------------------------------------------------------------------
+def test_texts_of_a_list_are_kept_apart_by_what_stands_before_a_text() -> None:
+    from fastlstm.tasks._language_use import joined
+
+    words = untrained(level="whitespace", text="a b\n")
+    start, (a, b, _) = 1, words.vocabulary_.encode("a b\n")
+    assert joined(words.vocabulary_, ["a b", "b\n", "", "a"]).tolist() == [
+        start, a, b, start, b, start, a
+    ]  # fmt: skip
+    characters = untrained("ab")
+    assert joined(characters.vocabulary_, ["ab", "b"]).tolist() == [2, 0, 1, 2, 1]
 
 
-def test_the_same_seed_writes_the_same_text() -> None:
-    model = small_model()
-    first, same, other = ("".join(model.generate("the", 60, seed=k)) for k in (1, 1, 2))
-    assert first == same != other
-    assert len(first) == 60
-    assert set(first) <= set(ENGLISH)
+def test_short_texts_are_read_at_fewer_places() -> None:
+    for text, streams in (("a", 1), ("ab" * 20, 2), ("ab" * 80, 4)):
+        model = LanguageModel(steps=1, validation_fraction=0, **SMALL).fit(text)
+        from fastlstm.tasks._language_use import joined
+
+        windows = model._streams(joined(model.vocabulary_, [text]))
+        assert windows[0][0].shape[1] == streams
 
 
-def test_characters_come_with_the_probabilities_of_the_model() -> None:
-    """3000 first characters against the softmax, within five standard deviations."""
-    model = small_model("abcd", unknown_probability=0.5)
-    expected = np.exp(plain_logits(model, "ab")[1] / 0.7)
-    expected /= expected.sum()
-    generator = np.random.default_rng(0)
-    drawn = [next(model.generate("a", 1, temperature=0.7, seed=generator)) for _ in range(3000)]
-    counts = np.array([drawn.count(character) for character in model.characters])
-    deviations = np.abs(counts - 3000 * expected) / np.sqrt(3000 * expected * (1 - expected))
-    assert deviations.max() < 5
-
-
-def test_writing_is_greedy_as_the_temperature_falls_to_zero() -> None:
-    model = small_model()
-    greedy = "".join(model.generate("sat", 40, temperature=0))
-    text = "sat"
-    for character in greedy:
-        assert character == model.characters[plain_logits(model, text + "?")[-1].argmax()]
-        text += character
-    for temperature in (1e-4, 1e-300, 5e-324):
-        assert "".join(model.generate("sat", 40, temperature=temperature, seed=1)) == greedy
-
-
-def test_a_prompt_may_be_empty_or_unknown() -> None:
-    model = small_model()
-    assert len("".join(model.generate("", 5, seed=0))) == 5
-    assert len("".join(model.generate("合\ud800", 5, seed=0))) == 5
-    assert "".join(model.generate("the", 0)) == ""
+@pytest.mark.parametrize("text", ["a", "\n", "one line", "one line\n", "合", "a" * 1000])
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_corpus_of_a_line_or_a_character_trains(level: str, text: str) -> None:
+    most = 260 if level == "subword" else None
+    model = LanguageModel(level, steps=2, max_vocabulary=most, min_frequency=1, **SMALL).fit(text)
+    assert math.isfinite(model.perplexity(text))
+    assert math.isfinite(model.perplexity("something else"))
+    assert isinstance("".join(model.generate("zebra", 3, seed=0)), str)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "message"),
+    ("texts", "error", "message"),
     [
-        ((b"the", 3), {}, "prompt"),
-        (("the", -1), {}, "length"),
-        (("the", 3), {"temperature": -1}, "temperature"),
-        (("the", 3), {"temperature": math.nan}, "temperature"),
-        (("the", 3), {"seed": -1}, "seed"),
+        ("", ValueError, "texts: expected at least one character, got an empty string"),
+        ([""], ValueError, "texts: expected at least one character"),
+        ([], ValueError, "texts: expected at least one text"),
+        (b"the cat", TypeError, "texts: expected a list of texts"),
+        (7, TypeError, "texts: expected a list of texts"),
+        ([b"a"], TypeError, r"texts\[0\]: expected a text"),
+        (["a", float("nan")], ValueError, r"texts\[1\]: .* missing value"),
+        ("a\ud800b", ValueError, r"texts: .* got the surrogate '\\ud800' at place 1"),
     ],
 )
-def test_wrong_arguments_of_generate_raise_at_the_call(
-    arguments: tuple, options: dict, message: str
-) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        small_model().generate(*arguments, **options)
+def test_what_cannot_be_learnt(texts: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        LanguageModel(steps=1, **SMALL).fit(texts)
 
 
-# --- text and ids ---------------------------------------------------------------------------------
-
-
-def test_encode_and_decode_are_inverse_on_known_text() -> None:
-    model = small_model(CHINESE + ENGLISH + "😀")
-    text = "合久必分😀 the\n"
-    assert model.decode(model.encode(text)) == text
-    assert model.encode("").tolist() == []
-    assert model.decode(model.encode("a§c")) == "a\N{REPLACEMENT CHARACTER}c"
-
-
-def test_ids_are_places_in_the_vocabulary_in_any_order() -> None:
-    model = CharacterModel("zaß合b", hidden_size=2, rng=0)
-    assert model.encode("abzß合c\ud800").tolist() == [1, 4, 0, 2, 3, 5, 5]
+def test_blanks_cannot_be_learnt_as_words() -> None:
+    with pytest.raises(ValueError, match="texts: expected at least one token"):
+        LanguageModel("word", steps=1, **SMALL).fit("   ")
 
 
 @pytest.mark.parametrize(
-    ("characters", "error"), [("", ValueError), ("aba", ValueError), (b"ab", TypeError),
-                              ("a\ud800", ValueError)],
-)  # fmt: skip
-def test_a_vocabulary_is_distinct_characters(characters: str, error: type[Exception]) -> None:
-    with pytest.raises(error, match="characters: expected"):
-        CharacterModel(characters)
+    ("options", "message"),
+    [
+        ({"level": "letter"}, "level: expected one of char, word"),
+        ({"cell": "gru"}, "cell: expected one of"),
+        ({"tied": True, "embedding_size": 4}, "tied"),
+        ({"hidden_size": 0}, "hidden_size"),
+        ({"epochs": 0}, "epochs"),
+        ({"steps": 0}, "steps"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"sequence_length": 0}, "sequence_length"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"weight_decay": -1}, "weight_decay"),
+        ({"max_norm": 0}, "max_norm"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"validation_fraction": 1}, "validation_fraction"),
+        ({"min_frequency": 0}, "min_frequency"),
+        ({"max_vocabulary": 0}, "max_vocabulary"),
+        ({"keep_best": 1}, "keep_best"),
+        ({"tied": "yes"}, "tied"),
+    ],
+)
+def test_arguments_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        LanguageModel(**{**SMALL, **options}).fit(ENGLISH * 20)
 
 
-# --- batches --------------------------------------------------------------------------------------
+def test_ctrl_c_leaves_a_model_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = LanguageNetwork.loss_and_grads, []
+
+    def interrupting(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(LanguageNetwork, "loss_and_grads", interrupting)
+    model = LanguageModel(steps=50, **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(ENGLISH * 20)
+    assert len(model.history_.losses) == 3
+    assert math.isfinite(model.perplexity(ENGLISH))
 
 
-@pytest.mark.parametrize("characters", [2, 9, 65, 66, 100, 1000])
-@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (3, 7), (8, 64), (1, 2000)])
-def test_windows_go_on_where_the_ones_before_ended(characters: int, batch: int, steps: int) -> None:
-    ids = np.arange(characters)
-    if characters < batch + 1:
-        with pytest.raises(ValueError, match="ids: expected at least"):
-            StreamBatches(ids, batch, steps)
-        return
-    batches = StreamBatches(ids, batch, steps)
-    inputs, targets = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    assert_same_bits(targets, inputs + 1)
-    assert (np.diff(inputs, axis=0) == 1).all()
-    # The streams in a row are the text, less a rest shorter than the number of streams.
-    assert_same_bits(inputs.T.reshape(-1), ids[: inputs.size])
-    assert 0 <= characters - 1 - inputs.size < batch
-    assert batches.characters == inputs.size
-    lengths = {len(window) for window, _ in batches}
-    assert max(lengths) <= steps
-    assert max(lengths) - min(lengths) <= 1
+def test_figures_are_shown_on_stderr_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    LanguageModel(steps=3, verbose=True, **SMALL).fit(ENGLISH * 20)
+    LanguageModel("word", steps=3, verbose=True, **SMALL).fit(ENGLISH * 20)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "16 characters; 1 layer(s) of 8 units" in err
+    assert "3 steps of 4 × 16 characters" in err
+    assert "bits=" in err
+    assert "perplexity=" in err
 
 
-def test_batches_are_a_sequence() -> None:
-    batches = StreamBatches(np.arange(100), 2, 10)
-    assert_same_bits(batches[-1][0], batches[len(batches) - 1][0])
-    assert len(batches[1:3]) == 2
-    with pytest.raises(IndexError):
-        batches[len(batches)]
-    batches[0][0][:] = 0
-    assert batches[0][0].any(), "a batch is a copy"
+# --- scikit-learn ---------------------------------------------------------------------------------
+
+
+def test_scikit_learn_can_search_over_it() -> None:
+    texts = [ENGLISH * 3] * 4
+    estimator = LanguageModel(steps=3, validation_fraction=0, **SMALL)
+    search = GridSearchCV(estimator, {"hidden_size": [2, 8]}, cv=2).fit(texts)
+    assert search.best_params_["hidden_size"] in (2, 8)
+    assert len(cross_val_score(estimator, texts, cv=2)) == 2
+    assert search.best_estimator_.perplexity(ENGLISH) < 20
+
+
+def test_arguments_are_stored_as_they_are_and_clones_are_not_fitted() -> None:
+    model = untrained(tied=True)
+    again = clone(model)
+    assert again.get_params() == model.get_params()
+    assert not hasattr(again, "network_")
+    for use in (again.perplexity, again.generate, again.complete, again.tokens, again.log_prob):
+        with pytest.raises(NotFittedError):
+            use("the")
+    with pytest.raises(NotFittedError):
+        again.save("nowhere")
+
+
+def test_a_pickle_is_the_same_model() -> None:
+    model = LanguageModel(steps=2, **SMALL).fit(ENGLISH * 9).partial_fit(ENGLISH)
+    again = pickle.loads(pickle.dumps(model))
+    assert again.perplexity(ENGLISH) == model.perplexity(ENGLISH)
+    assert again.partial_fit(ENGLISH).perplexity(ENGLISH) == (
+        model.partial_fit(ENGLISH).perplexity(ENGLISH)
+    )
+
+
+# --- learning more --------------------------------------------------------------------------------
+
+
+def test_partial_fit_learns_on_and_keeps_the_vocabulary() -> None:
+    model = LanguageModel(steps=30, **SMALL).fit("the cat sat. " * 40)
+    before = model.perplexity("tac eht tas. " * 3)
+    vocabulary = model.vocabulary_
+    for _ in range(3):
+        model.partial_fit("tac eht tas. ß" * 40)
+    assert model.vocabulary_ is vocabulary
+    assert model.perplexity("tac eht tas. " * 3) < before / 1.5
+
+
+def test_partial_fit_begins_where_there_is_nothing() -> None:
+    model = LanguageModel(**SMALL)
+    for _ in range(5):
+        model.partial_fit("abab " * 60)
+    assert model.perplexity("abab " * 3) < 3
+
+
+def test_partial_fit_refuses_what_it_cannot_learn_from() -> None:
+    model = untrained()
+    with pytest.raises(ValueError, match="texts: expected something that is known"):
+        model.partial_fit("合合合")
+    with pytest.raises(ValueError, match="texts: expected at least one character"):
+        model.partial_fit("")
+
+
+def test_fit_forgets_what_was_there() -> None:
+    model = LanguageModel(steps=4, **SMALL).fit("xyz" * 50).partial_fit("xyz" * 50)
+    again = model.fit(ENGLISH * 9).perplexity(ENGLISH)
+    assert again == LanguageModel(steps=4, **SMALL).fit(ENGLISH * 9).perplexity(ENGLISH)
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_cut_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"steps": 12, "dropout": 0.3, "num_layers": 2, **SMALL}
+    whole = LanguageModel(**options).fit(ENGLISH * 20)
+    original = LanguageNetwork.loss_and_grads
+    path, calls = tmp_path / "checkpoint", []
+
+    def failing(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 8:
+            raise RuntimeError("the machine went down")
+        return original(*arguments)
+
+    monkeypatch.setattr(LanguageNetwork, "loss_and_grads", failing)
+    with pytest.raises(RuntimeError, match="went down"):
+        LanguageModel(**options).fit(ENGLISH * 20, checkpoint=path, checkpoint_every=5)
+    monkeypatch.undo()
+    resumed = LanguageModel(**options, verbose=False).fit(
+        ENGLISH * 20, checkpoint=path, checkpoint_every=5, resume=True
+    )
+    assert len(resumed.history_.losses) == 12
+    for name, array in whole.network_.parameters().items():
+        assert_same_bits(resumed.network_.parameters()[name], array, name)
+
+    with pytest.raises(ValueError, match="begun with other settings"):
+        LanguageModel(**options).fit(ENGLISH * 21, checkpoint=path, resume=True)
+    with pytest.raises(ValueError, match="begun with other settings"):
+        LanguageModel(**{**options, "dropout": 0.4}).fit(ENGLISH * 20, checkpoint=path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "message"),
+    [
+        ({}, {"resume": True}, "resume: needs a checkpoint"),
+        ({"random_state": None}, {"checkpoint": "c"}, "random_state: .* needs an int"),
+        ({"random_state": np.random.RandomState(0)}, {"checkpoint": "c"}, "needs an int"),
+    ],
+)
+def test_a_run_that_could_not_go_on_is_refused(
+    options: dict[str, Any], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        LanguageModel(steps=1, **{**SMALL, **options}).fit(ENGLISH * 9, **arguments)
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_saved_model_is_the_same_to_the_bit(tmp_path: Path, dtype: type) -> None:
-    model = small_model(CHINESE + ENGLISH, num_layers=2, dropout=0.25, dtype=dtype)
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("options", [{}, {"tied": True}, {"cell": "rnn", "num_layers": 2}])
+def test_a_saved_model_is_the_same_to_the_bit(
+    tmp_path: Path, level: str, options: dict[str, Any]
+) -> None:
+    model = untrained(CHINESE + ENGLISH, level=level, dropout=0.25, **options)
     model.save(tmp_path / "model.safetensors")
-    loaded = CharacterModel.load(tmp_path / "model.safetensors")
-    assert repr(loaded) == repr(model)
-    assert loaded.characters == model.characters
-    assert loaded.unknown_probability == model.unknown_probability
-    for name, array in model.parameters().items():
-        assert_same_bits(loaded.parameters()[name], array, name)
-    assert loaded.bits_per_character(CHINESE) == model.bits_per_character(CHINESE)
+    loaded = LanguageModel.load(tmp_path / "model.safetensors")
+    assert loaded.get_params() == model.get_params()
+    assert loaded.vocabulary_.to_json() == model.vocabulary_.to_json()
+    for name, array in model.network_.parameters().items():
+        assert_same_bits(loaded.network_.parameters()[name], array, name)
+    assert loaded.perplexity(CHINESE) == model.perplexity(CHINESE)
     written = ["".join(m.generate("分久", 30, seed=4)) for m in (model, loaded)]
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("name", ["character-model", "character-model-float64"])
+def test_a_file_of_a_character_model_is_read_for_ever(name: str, tmp_path: Path) -> None:
+    """Written by the class CharacterModel, from before there were words."""
+    model = LanguageModel.load(WITNESSES / f"{name}.safetensors")
+    with np.load(WITNESSES / f"{name}.npz") as witness:
+        text, bits, logits = str(witness["text"]), float(witness["bits"]), witness["logits"]
+    tolerance = 1e-12 if name.endswith("float64") else 1e-6
+    assert model.bits_per_character(text) == pytest.approx(bits, rel=tolerance)
+    read = np.concatenate(([model.vocabulary_.start], model.vocabulary_.encode(text)[:-1]))
+    found = model.network_.head(model.network_.read(read)[0])
+    np.testing.assert_allclose(found, logits, rtol=tolerance, atol=tolerance)
+    model.save(tmp_path / "new")
+    again = LanguageModel.load(tmp_path / "new")
+    assert again.bits_per_character(text) == model.bits_per_character(text)
+    if name == "character-model":
+        assert (model.dropout, model.num_layers, model.tied) == (0.25, 2, False)
+        model.set_params(learning_rate=1e-2).partial_fit(text * 9)
+
+
+def test_a_changed_file_of_a_character_model_is_refused(tmp_path: Path) -> None:
+    file = storage.load(WITNESSES / "character-model.safetensors")
+    path = tmp_path / "model"
+    changes: list[dict[str, Any]] = [
+        {"hidden_size": 8}, {"hidden_size": 10**9}, {"num_layers": 3}, {"num_layers": 10**9},
+        {"characters": "ab"}, {"characters": ["a"]}, {"dropout": 2.0},
+        {"unknown_probability": 0.0}, {"dtype": "int8"}, {"dtype": "float64"}, {"further": 1},
+        {"dropout": None},
+    ]  # fmt: skip
+    for change in changes:
+        storage.save(path, "language-model", file.arrays, file.header | change)
+        with pytest.raises(FormatError, match="model"):
+            LanguageModel.load(path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_size": 8}, "expected shape"),
-        ({"hidden_size": 10**9}, "expected shape"),
-        ({"num_layers": 2}, "lstm.weight_hh_l1"),
-        ({"num_layers": 10**9}, "lstm.weight_hh_l"),
-        ({"characters": "ab"}, "expected shape"),
-        ({"characters": ["a"]}, "characters"),
+        ({"hidden_size": 9}, "arrays"),
+        ({"hidden_size": 10**9}, "hidden_size"),
+        ({"num_layers": 2}, "recurrent|arrays"),
+        ({"num_layers": 10**9}, "num_layers: 1000000000 layers have more than"),
+        ({"embedding_size": 3}, "arrays"),
+        ({"tied": True, "embedding_size": 8}, "arrays"),
+        ({"level": "word"}, "level"),
+        ({"level": 3}, "level"),
+        ({"cell": "gru"}, "cell"),
         ({"dropout": 2.0}, "dropout"),
-        ({"unknown_probability": 0.0}, "unknown_probability"),
-        ({"dtype": "int8"}, "dtype"),
-        ({"dtype": "float64"}, "float"),
         ({"further": 1}, "further"),
-        ({"dropout": None}, "dropout"),
     ],
 )
 def test_a_header_that_does_not_fit_its_arrays_is_refused(
-    tmp_path: Path, change: dict, message: str
+    tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    model = small_model()
-    path = tmp_path / "model.safetensors"
-    model.save(path)
+    path = tmp_path / "model"
+    untrained().save(path)
     file = storage.load(path)
-    storage.save(path, "language-model", file.arrays, file.header | change)
+    header = file.header | {"params": file.header["params"] | change}
+    storage.save(path, "language-model", file.arrays, header)
     with pytest.raises(FormatError, match=message):
-        CharacterModel.load(path)
+        LanguageModel.load(path)
+
+
+def test_a_vocabulary_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    untrained().save(path)
+    file = storage.load(path)
+    vocabularies: list[Any] = [
+        None,
+        [],
+        {"level": "char"},
+        Characters("ab").to_json(),
+        {"level": []},
+    ]
+    for saved in vocabularies:
+        header = file.header | {"fitted": {"vocabulary": saved}}
+        storage.save(path, "language-model", file.arrays, header)
+        with pytest.raises(FormatError):
+            LanguageModel.load(path)
 
 
 def test_arrays_that_are_missing_or_of_another_shape_are_refused(tmp_path: Path) -> None:
-    model = small_model()
-    path = tmp_path / "model.safetensors"
-    model.save(path)
+    path = tmp_path / "model"
+    untrained().save(path)
     file = storage.load(path)
     for name, array in file.arrays.items():
         rest = {k: v for k, v in file.arrays.items() if k != name}
         for arrays in (rest, rest | {name: array[:-1]}, rest | {name: array.astype(np.float64)}):
             storage.save(path, "language-model", arrays, file.header)
-            with pytest.raises(FormatError, match=name):
-                CharacterModel.load(path)
+            with pytest.raises(FormatError, match=r"arrays|embedding"):
+                LanguageModel.load(path)
+    storage.save(path, "language-model", file.arrays | {"more": np.zeros(1)}, file.header)
+    with pytest.raises(FormatError, match="more"):
+        LanguageModel.load(path)
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     storage.save(tmp_path / "lstm", "lstm", {}, {})
     with pytest.raises(FormatError, match="language-model"):
-        CharacterModel.load(tmp_path / "lstm")
+        LanguageModel.load(tmp_path / "lstm")
     with pytest.raises(FileNotFoundError):
-        CharacterModel.load(tmp_path / "nothing")
-
-
-# --- corpus ---------------------------------------------------------------------------------------
-
-
-def test_a_corpus_is_read_as_text(tmp_path: Path) -> None:
-    path = tmp_path / "text"
-    path.write_bytes(b"\xef\xbb\xbf" + CHINESE.encode() + b"two\r\nthree\rfour\n")
-    assert read_corpus(path) == CHINESE + "two\nthree\rfour\n"
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "is empty"),
-        (b" \r\n\t", "is empty"),
-        (b"\xef\xbb\xbf", "is empty"),
-        (b"caf\xe9 au lait", r"no UTF-8 text \(byte 0xe9 at offset 3\)"),
-        ("text".encode("utf-16"), "no UTF-8 text"),
-        ("text".encode("utf-16-le"), r"binary \(a NUL at offset 1\)"),
-        ("合".encode()[:2], "no UTF-8 text"),
-    ],
-)
-def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(data)
-    with pytest.raises(CorpusError, match=message) as caught:
-        read_corpus(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
-
-
-def test_no_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="no such file"):
-        read_corpus(tmp_path / "nothing")
-    with pytest.raises(CorpusError, match="is a folder"):
-        read_corpus(tmp_path)
-
-
-def test_the_default_corpus_is_pythons_manual() -> None:
-    text = default_corpus()
-    assert text.startswith('The "assert" statement\n')
-    assert len(text) > 400_000
-
-
-def test_the_last_twentieth_is_held_out() -> None:
-    text = "".join(chr(48 + k) for k in range(1039))
-    training, held_out = split_corpus(text)
-    assert training + held_out == text
-    assert len(held_out) == 51
+        LanguageModel.load(tmp_path / "nothing")

@@ -12,8 +12,8 @@ import argparse
 import sys
 
 from benchmarks.quality.ngram import WittenBell
+from fastlstm.tasks import LanguageModel
 from fastlstm.tasks.corpus import DEFAULT_CORPUS, default_corpus, split_corpus
-from fastlstm.tasks.language_model import CharacterModel
 
 ORDERS = range(2, 9)
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", metavar="FILE", help="what `fastlstm lm train` wrote")
     arguments = parser.parse_args(argv)
     try:
-        model = None if arguments.model is None else CharacterModel.load(arguments.model)
+        model = None if arguments.model is None else LanguageModel.load(arguments.model)
     except (OSError, ValueError) as error:
         parser.error(f"--model: {error}")
 

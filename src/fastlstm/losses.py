@@ -29,6 +29,9 @@ _OPERATIONS = 40.0
 # What no target is, for it is refused: the target to ignore where none is named.
 _NONE = -1
 
+# Rows whose exponentials are made at a time where only log-probabilities are wanted.
+_ROWS = 64
+
 
 def softmax_cross_entropy(
     logits: Array,
@@ -101,14 +104,8 @@ def softmax_cross_entropy(
     weights = _check_weights(weights, logits)
 
     rows = compact(logits).reshape(-1, classes)
-    d_logits = np.empty_like(rows)
-    sums, shifted = np.empty(len(rows)), np.empty(len(rows))
-    with team(_OPERATIONS * rows.size, blas=False) as threads:
-        _core.cross_entropy(
-            d_logits, sums, shifted, rows, compact(targets), ignored, counted, threads
-        )
+    losses, d_logits = _row_losses(rows, compact(targets), ignored, counted)
     with np.errstate(all="ignore"):
-        losses = np.log(sums) - shifted
         if smoothing:
             _smooth(losses, d_logits, rows, targets, smoothing, targets != ignored, counted)
         if weights is not None:
@@ -116,6 +113,55 @@ def softmax_cross_entropy(
             d_logits *= weights[:, np.newaxis]
         loss = float(losses.sum()) / counted
     return loss, d_logits.reshape(logits.shape)
+
+
+def softmax_log_prob(logits: Array, targets: Array) -> Array:
+    """log softmax(logits)[target] in nats, for each target apart.
+
+    Parameters
+    ----------
+    logits : ndarray (..., V)
+        Unnormalised log-probabilities of V classes, of float32 or float64, in any memory layout.
+    targets : ndarray of integers (...)
+        Classes, each from 0 to V - 1.
+
+    Returns
+    -------
+    ndarray (...)
+        float64. What a row that is not finite gives is said at `softmax_cross_entropy`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `softmax_cross_entropy` does; but there may be no targets at all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> softmax_log_prob(np.zeros((2, 4)), np.array([2, 0])).round(6)
+    array([-1.386294, -1.386294])
+    """
+    logits = check_floats("logits", logits, ("...", "V"))
+    classes = logits.shape[-1]
+    if classes == 0:
+        raise ValueError(f"logits: expected one class at least, got shape {logits.shape}")
+    targets = check_integers("targets", targets, logits.shape[:-1], least=0, most=classes - 1)
+    rows, chosen = compact(logits).reshape(-1, classes), compact(targets.reshape(-1))
+    found = np.empty(len(rows))
+    for part in range(0, len(rows), _ROWS):
+        some = slice(part, part + _ROWS)
+        found[some] = -_row_losses(rows[some], chosen[some], _NONE, 1)[0]
+    return found.reshape(targets.shape)
+
+
+def _row_losses(rows: Array, targets: Array, ignored: int, counted: int) -> tuple[Array, Array]:
+    """-log softmax(logits)[target] of each row of logits (N, V), and the gradient of its mean."""
+    d_rows = np.empty_like(rows)
+    sums, shifted = np.empty(len(rows)), np.empty(len(rows))
+    with team(_OPERATIONS * rows.size, blas=False) as threads:
+        _core.cross_entropy(d_rows, sums, shifted, rows, targets, ignored, counted, threads)
+    with np.errstate(all="ignore"):
+        return np.log(sums) - shifted, d_rows
 
 
 def _check_weights(weights: Array | None, logits: Array) -> Array | None:

@@ -19,8 +19,8 @@ import fastlstm
 from fastlstm import checkpoints, storage
 from fastlstm.interop import keras, onnx, torch
 from fastlstm.storage import FormatError
+from fastlstm.tasks import LanguageModel
 from fastlstm.tasks.forecasting import Forecaster
-from fastlstm.tasks.language_model import CharacterModel
 from fastlstm.tasks.recognition import SequenceRecognizer
 from tests.fuzz.mutations import mutate
 from tests.fuzz.structures import (
@@ -89,11 +89,18 @@ def _lstm_seeds() -> list[bytes]:
 
 
 def _language_model_seeds() -> list[bytes]:
-    models = [
-        CharacterModel("ab", embedding_size=2, hidden_size=3, rng=0),
-        CharacterModel("añ日😀", embedding_size=2, hidden_size=3, num_layers=2, rng=0),
+    text = "añ日😀 ab ab\nab\n"
+    sizes = {"embedding_size": 3, "hidden_size": 3, "steps": 1, "random_state": 0}
+    options: list[dict[str, Any]] = [
+        {},
+        {"tied": True, "num_layers": 2, "dropout": 0.5},
+        {"level": "word", "cell": "rnn"},
+        {"level": "whitespace", "tied": True, "weight_dropout": 0.5},
+        {"level": "subword", "max_vocabulary": 257},
     ]
-    return [_written(model.save) for model in models]
+    models = [LanguageModel(**sizes, **some).fit(text) for some in options]
+    kept = _kept("language_models/*.safetensors")
+    return [_written(model.save) for model in models] + kept
 
 
 def _text_classifier_seeds() -> list[bytes]:
@@ -339,10 +346,17 @@ def _load_keras(path: Path) -> None:
         _use(layer)
 
 
+def _load_language_model(path: Path) -> None:
+    model = LanguageModel.load(path)
+    if sum(array.size for array in model.network_.parameters().values()) < 100_000:
+        with np.errstate(all="ignore"):
+            model.log_prob("ab 日\n")
+
+
 LOADERS: dict[str, Loader] = {
     "lstm": Loader(_lstm_seeds, _change_ours, _load_lstm, 64),
     "language-model": Loader(
-        _language_model_seeds, _change_ours, lambda path: void(CharacterModel.load(path)), 64
+        _language_model_seeds, _change_ours, _load_language_model, 64, package="sklearn"
     ),
     "sequence-recognizer": Loader(
         _recognizer_seeds, _change_ours,

@@ -11,18 +11,16 @@ import math
 import shlex
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastlstm import checkpoints, storage
+from fastlstm._validate import Array
 from fastlstm.cli import plots
 from fastlstm.cli.arguments import use_threads
 from fastlstm.cli.errors import CommandError, Interrupted
-from fastlstm.optim import Adam
-from fastlstm.schedules import cosine
 from fastlstm.tasks.corpus import (
     DEFAULT_CORPUS,
     CorpusError,
@@ -30,15 +28,14 @@ from fastlstm.tasks.corpus import (
     read_corpus,
     split_corpus,
 )
-from fastlstm.tasks.language_model import KIND, CharacterModel, StreamBatches
-from fastlstm.training import History, Trainer
 
-MAX_NORM = 1.0  # of the gradients
-WARMUP = 100  # steps; fewer in a short run
-VALIDATIONS = 15  # in a whole run
-# What a validation reads while training goes on: a part of the held-out text, in parallel streams.
-VALIDATED, VALIDATION_STREAMS, VALIDATION_STEPS = 32_768, 16, 64
+if TYPE_CHECKING:  # what needs scikit-learn is imported where it is used
+    from fastlstm.tasks import LanguageModel
+
+KIND = "language-model"
 ABOUT = "language model"  # where a checkpoint has what is ours
+# What a validation reads while training goes on: a part of the held-out text.
+VALIDATED = 32_768
 SAMPLE_LENGTH, SAMPLE_TEMPERATURE = 400, 0.8
 
 
@@ -47,14 +44,39 @@ class Settings:
     """What a run is made of, beside its corpus; a checkpoint goes on under the same ones only."""
 
     steps: int = 3000
+    level: str = "char"
+    vocabulary: int | None = None
+    min_frequency: int | None = None
     hidden: int = 256
     layers: int = 1
-    embedding: int = 64
+    embedding: int | None = None
+    tied: bool = False
     batch: int = 32
     sequence: int = 64
     lr: float = 4e-3
+    weight_decay: float = 0.0
     dropout: float = 0.0
+    input_dropout: float = 0.0
+    locked_dropout: bool = False
+    weight_dropout: float = 0.0
     seed: int = 0
+
+    def params(self) -> dict[str, Any]:
+        """As arguments of LanguageModel."""
+        return {PARAMS.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def of_params(cls, params: dict[str, Any]) -> Settings:
+        """What `params` gave. Raises KeyError or TypeError if it is something else."""
+        return cls(**{f.name: params[PARAMS.get(f.name, f.name)] for f in fields(cls)})
+
+
+# Settings whose name is another one in LanguageModel.
+PARAMS = {
+    "vocabulary": "max_vocabulary", "hidden": "hidden_size", "layers": "num_layers",
+    "embedding": "embedding_size", "batch": "batch_size", "sequence": "sequence_length",
+    "lr": "learning_rate", "seed": "random_state",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,10 +87,10 @@ class Corpus:
     training: str
     held_out: str
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What a checkpoint remembers of it."""
-        text = self.training + self.held_out
-        return {"characters": len(text), "crc32": zlib.crc32(text.encode())}
+    @property
+    def validated(self) -> str:
+        """What is measured while training goes on: for the curve, nothing is chosen by it."""
+        return self.held_out[:VALIDATED]
 
 
 @dataclass(frozen=True)
@@ -93,16 +115,18 @@ def train(options: argparse.Namespace) -> int:
     files = Files.beside(options.out)
     _check_packages()
     _check_files(files, options)
-    corpus = _read_corpus(options.corpus)
+    corpus = _read_corpus(options.corpus, options.held_out)
     settings = _settings(options, files, corpus)
 
-    model = _model(settings, corpus)
-    _describe(model, corpus, settings)
-    history = _fit(model, corpus, settings, files, options)
+    _remark(
+        f"{corpus.name}: {len(corpus.training):,} characters, {len(corpus.held_out):,} more "
+        "held out"
+    )
+    model = _fit(corpus, settings, files, options)
     _attempt(model.save, files.model)
     files.checkpoint.unlink(missing_ok=True)
     _remark(f"the model is in {files.model}")
-    _report(model, corpus, history, settings, files)
+    _report(model, corpus, settings, files)
     return 0
 
 
@@ -115,6 +139,10 @@ def _check_packages() -> None:
         import tqdm  # noqa: F401
     except ImportError as error:
         raise CommandError(f"training needs {error.name}: pip install 'fastlstm[train]'") from None
+    try:
+        from fastlstm.tasks import LanguageModel  # noqa: F401
+    except ImportError as error:
+        raise CommandError(str(error)) from None
 
 
 def _check_files(files: Files, options: argparse.Namespace) -> None:
@@ -159,12 +187,14 @@ def _check_replaceable(path: Path, kind: str) -> None:
         raise CommandError(f"{error}; it is not overwritten, choose another --out") from None
 
 
-def _read_corpus(path: str | None) -> Corpus:
+def _read_corpus(path: str | None, held_out: str | None) -> Corpus:
+    """The corpus, and what is held out: its last 5 %, or a file of its own."""
     try:
         text = default_corpus() if path is None else read_corpus(path)
+        parts = split_corpus(text) if held_out is None else (text, read_corpus(held_out))
     except CorpusError as error:
         raise CommandError(str(error)) from None
-    return Corpus(DEFAULT_CORPUS if path is None else path, *split_corpus(text))
+    return Corpus(DEFAULT_CORPUS if path is None else path, *parts)
 
 
 def _settings(options: argparse.Namespace, files: Files, corpus: Corpus) -> Settings:
@@ -178,15 +208,15 @@ def _settings(options: argparse.Namespace, files: Files, corpus: Corpus) -> Sett
         return _resumed_settings(files.checkpoint, given, corpus)
     settings = Settings(**given)
     if "batch" not in given:
-        fitting = (len(corpus.training) - 1) // settings.sequence
-        settings = Settings(**{**given, "batch": max(1, min(settings.batch, fitting))})
+        fitting = max(1, len(corpus.training) // settings.sequence)
+        settings = replace(settings, batch=min(settings.batch, fitting))
     _check_length(corpus, settings)
     return settings
 
 
 def _check_length(corpus: Corpus, settings: Settings) -> None:
     """A batch needs a full window in each stream; what is held out must have two characters."""
-    needed = settings.batch * settings.sequence + 1
+    needed = settings.batch * settings.sequence + 1 if settings.level == "char" else 2
     if len(corpus.training) < needed or len(corpus.held_out) < 2:
         characters = len(corpus.training) + len(corpus.held_out)
         # The smallest text whose training part, all but the last 5 %, is long enough.
@@ -198,85 +228,49 @@ def _check_length(corpus: Corpus, settings: Settings) -> None:
 
 
 def _resumed_settings(path: Path, given: dict[str, Any], corpus: Corpus) -> Settings:
+    from fastlstm.tasks.language_model import fingerprint
+
     try:
         saved = checkpoints.load(path).settings[ABOUT]
-        settings, fingerprint = Settings(**saved["settings"]), dict(saved["corpus"])
+        settings, before = Settings.of_params(saved["params"]), dict(saved["texts"])
     except (storage.FormatError, KeyError, TypeError, ValueError) as error:
         raise CommandError(f"--resume: {path} is no checkpoint of `lm train`: {error}") from None
     for name, value in given.items():
-        before = getattr(settings, name)
-        if value != before:
+        was = getattr(settings, name)
+        if value != was:
+            option = name.replace("_", "-")
             raise CommandError(
-                f"--resume: --{name} {value} differs from the checkpoint's {before}; leave it out "
+                f"--resume: --{option} {value} differs from the checkpoint's {was}; leave it out "
                 "to go on, or start over with --restart"
             )
-    mine = corpus.fingerprint()
-    if mine != fingerprint:
+    mine = fingerprint([corpus.training, corpus.validated])
+    if mine != before:
         raise CommandError(
             f"--resume: the corpus {corpus.name} ({mine['characters']} characters) differs from "
-            f"the checkpoint's ({fingerprint.get('characters')} characters)"
+            f"the checkpoint's ({before.get('characters')} characters)"
         )
     return settings
-
-
-def _model(settings: Settings, corpus: Corpus) -> CharacterModel:
-    try:
-        return CharacterModel.for_text(
-            corpus.training,
-            embedding_size=settings.embedding,
-            hidden_size=settings.hidden,
-            num_layers=settings.layers,
-            dropout=settings.dropout,
-            rng=settings.seed,
-        )
-    except (ValueError, MemoryError) as error:  # what is left to be wrong is the size
-        raise CommandError(f"no model of this size can be made: {error}") from None
 
 
 # --- training -------------------------------------------------------------------------------------
 
 
-def _describe(model: CharacterModel, corpus: Corpus, settings: Settings) -> None:
-    parameters = sum(array.size for array in model.parameters().values())
-    _remark(
-        f"{corpus.name}: {len(corpus.training):,} characters, {len(model.characters)} different "
-        f"ones, {len(corpus.held_out):,} more held out\n"
-        f"{settings.layers} layer(s) of {settings.hidden} units, {parameters:,} parameters; "
-        f"{settings.steps} steps of {settings.batch} × {settings.sequence} characters"
-    )
-
-
 def _fit(
-    model: CharacterModel,
-    corpus: Corpus,
-    settings: Settings,
-    files: Files,
-    options: argparse.Namespace,
-) -> History:
-    batches = StreamBatches(model.encode(corpus.training), settings.batch, settings.sequence)
-    trainer = Trainer(
-        model,
-        Adam(model.parameters(), settings.lr),
-        schedule=cosine(settings.steps, warmup=min(WARMUP, settings.steps // 10)),
-        max_norm=MAX_NORM,
-        carry_state=True,
-        seed=settings.seed,
-        checkpoint=files.checkpoint,
-        checkpoint_every=options.checkpoint_every,
-        validate=_validation(model, corpus.held_out),
-        validate_every=max(1, settings.steps // VALIDATIONS),
-        describe=_bits,
-        unit="char",
-        units_per_step=round(batches.characters / len(batches)),
-        settings={ABOUT: {"settings": asdict(settings), "corpus": corpus.fingerprint()}},
+    corpus: Corpus, settings: Settings, files: Files, options: argparse.Namespace
+) -> LanguageModel:
+    from fastlstm.tasks import LanguageModel
+
+    model = LanguageModel(
+        **settings.params(), validation_fraction=0.0, keep_best=False, verbose=True
     )
-    if options.resume:
-        try:
-            trainer.resume(files.checkpoint)
-        except ValueError as error:
-            raise CommandError(f"--resume: {error}") from None
     try:
-        return trainer.fit(batches, steps=settings.steps)
+        return model.fit(
+            corpus.training,
+            validation=corpus.validated,
+            checkpoint=files.checkpoint,
+            checkpoint_every=options.checkpoint_every,
+            resume=options.resume,
+        )
     except KeyboardInterrupt:
         raise Interrupted(_how_to_go_on(files.checkpoint, options.arguments)) from None
     except FloatingPointError as error:
@@ -289,20 +283,9 @@ def _fit(
         raise
     except OSError as error:
         raise CommandError(f"{files.checkpoint}: {_reason(error)}", status=1) from None
-
-
-def _validation(model: CharacterModel, text: str) -> Callable[[], float]:
-    """Bits per character on the beginning of a text, quickly: for the curve, not for the result."""
-    ids = model.encode(text[:VALIDATED])
-    streams = max(1, min(VALIDATION_STREAMS, len(ids) // VALIDATION_STEPS))
-    batches = StreamBatches(ids, streams, VALIDATION_STEPS)
-
-    return lambda: model.bits_per_character_of(batches)
-
-
-def _bits(loss: float) -> dict[str, str]:
-    """What the progress bar shows beside the loss."""
-    return {"bits": f"{loss / math.log(2):.3f}"}
+    except (ValueError, MemoryError, ImportError) as error:
+        what = "--resume" if options.resume else "no model of this size or kind can be made"
+        raise CommandError(f"{what}: {error}") from None
 
 
 def _how_to_go_on(checkpoint: Path, arguments: list[str]) -> str:
@@ -319,39 +302,82 @@ def _how_to_go_on(checkpoint: Path, arguments: list[str]) -> str:
 # --- the end --------------------------------------------------------------------------------------
 
 
-def _report(
-    model: CharacterModel, corpus: Corpus, history: History, settings: Settings, files: Files
-) -> None:
-    """Print the held-out bits per character and a sample; draw the loss curve."""
-    bits = scored(model, corpus.held_out)
+def _report(model: LanguageModel, corpus: Corpus, settings: Settings, files: Files) -> None:
+    """Print what the held-out text costs and a sample; draw the loss curve."""
+    found = measured(model, corpus.held_out)
     if plots.can_plot():
+        history = model.history_
         training = (history.steps, [loss / math.log(2) for loss in history.losses])
-        points = [*history.validations, (settings.steps, bits)]
+        points = [(step, loss / math.log(2)) for step, loss in history.validations]
+        points.append((settings.steps, math.log2(found.perplexity)))
         held_out = ([step for step, _ in points], [value for _, value in points])
-        title = f"{bits:.3f} bits per character on what was held out"
-        _attempt(lambda path: plots.loss_curve(path, training, held_out, title), files.plot)
+        title = f"{found.summary()} on what was held out"
+        unit = UNITS[settings.level][0]
+        _attempt(lambda path: plots.loss_curve(path, training, held_out, title, unit), files.plot)
         _remark(f"its loss curve is in {files.plot}")
     else:
         _remark(plots.HOW_TO_GET)
-    print(f"held-out bits per character: {bits:.4f} ({len(corpus.held_out)} characters)")
+    if settings.level == "char":
+        print(f"held-out bits per character: {found.bits:.4f} ({found.characters} characters)")
+    else:
+        unit = UNITS[settings.level][1]
+        print(f"held-out perplexity: {found.perplexity:.2f} ({found.tokens} {unit})")
     print("\na sample:\n")
     sys.stdout.flush()
-    pieces = model.generate("", SAMPLE_LENGTH, temperature=SAMPLE_TEMPERATURE, seed=settings.seed)
+    pieces = model.generate(
+        length=SAMPLE_LENGTH, temperature=SAMPLE_TEMPERATURE, seed=settings.seed
+    )
     for piece in pieces:
         sys.stdout.write(piece)
         sys.stdout.flush()
     print()
 
 
-def scored(model: CharacterModel, text: str) -> float:
-    """Bits per character of a text, with a progress bar where that takes its time."""
+UNITS = {
+    "char": ("character", "characters"), "word": ("word", "words"),
+    "whitespace": ("word", "words"), "subword": ("piece", "pieces"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a text costs a model."""
+
+    level: str
+    tokens: int
+    characters: int
+    unknown: int
+    bits: float  # per character
+    perplexity: float  # per token
+
+    def summary(self) -> str:
+        """The figure that is usual at this level."""
+        if self.level == "char":
+            return f"{self.bits:.3f} bits per character"
+        return f"perplexity {self.perplexity:.2f}"
+
+
+def measured(model: LanguageModel, text: str) -> Measured:
+    """What a text costs, with a progress bar where that takes its time."""
+    log_prob = _log_prob(model, text)
+    total = float(log_prob.sum())
+    return Measured(
+        level=model.level,
+        tokens=len(log_prob),
+        characters=len(text),
+        unknown=int((model.vocabulary_.encode(text) == model.vocabulary_.unknown).sum()),
+        bits=-total / math.log(2) / len(text),
+        perplexity=math.exp(min(700.0, -total / len(log_prob))),
+    )
+
+
+def _log_prob(model: LanguageModel, text: str) -> Array:
     try:
         from tqdm import tqdm
     except ImportError:  # not worth an error: the result is the same
-        return model.bits_per_character(text)
-    with tqdm(total=len(text), desc="scoring", unit="char", unit_scale=True, leave=False,
-              delay=2) as bar:  # fmt: skip
-        return model.bits_per_character(text, on_progress=bar.update)
+        return model.log_prob(text)
+    with tqdm(desc="scoring", unit="token", unit_scale=True, leave=False, delay=2) as bar:
+        return model.log_prob(text, on_progress=bar.update)
 
 
 def _attempt(write: Callable[[Path], None], path: Path) -> None:

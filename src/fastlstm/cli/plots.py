@@ -29,8 +29,10 @@ def is_ours(path: Path, software: str = SOFTWARE) -> bool:
         return software.encode() in file.read(4096)
 
 
-def loss_curve(path: Path, training: Points, held_out: Points, title: str) -> None:
-    """Draw bits per character against the step, of the training and of the held-out text."""
+def loss_curve(
+    path: Path, training: Points, held_out: Points, title: str, unit: str = "character"
+) -> None:
+    """Draw bits per token against the step, of the training and of the held-out text."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,7 +42,7 @@ def loss_curve(path: Path, training: Points, held_out: Points, title: str) -> No
     axes.plot(*training, color="tab:blue", alpha=0.25, linewidth=0.8)
     axes.plot(*_block_means(training), color="tab:blue", label="training")
     axes.plot(*held_out, "o-", color="tab:orange", markersize=4, label="held out")
-    axes.set(xlabel="step", ylabel="bits per character", title=title)
+    axes.set(xlabel="step", ylabel=f"bits per {unit}", title=title)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()

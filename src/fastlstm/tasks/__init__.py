@@ -7,12 +7,12 @@ each is imported when it is first asked for.
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
+from fastlstm.tasks._batches import StreamBatches as StreamBatches
 from fastlstm.tasks.corpus import CorpusError as CorpusError
-from fastlstm.tasks.language_model import CharacterModel as CharacterModel
-from fastlstm.tasks.language_model import StreamBatches as StreamBatches
 
 if TYPE_CHECKING:
     from fastlstm.tasks.forecasting import Forecaster as Forecaster
+    from fastlstm.tasks.language_model import LanguageModel as LanguageModel
     from fastlstm.tasks.recognition import SequenceRecognizer as SequenceRecognizer
     from fastlstm.tasks.sequences import SequenceClassifier as SequenceClassifier
     from fastlstm.tasks.sequences import SequenceRegressor as SequenceRegressor
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Forecaster": "forecasting",
     "SequenceRecognizer": "recognition",
+    "LanguageModel": "language_model",
     "SequenceClassifier": "sequences",
     "SequenceRegressor": "sequences",
     "SequenceTagger": "tagging",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm._validate import Array, check_size
+from fastlstm._validate import LARGEST_EXTENT, Array, check_integers, check_size
 
 # Sequences of so many batches are sorted by length together, where that is asked for.
 _POOL = 50
@@ -74,6 +74,70 @@ class Ragged:
         lengths = self.lengths[which]
         before = np.cumsum(lengths) - lengths
         return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+class StreamBatches(Sequence[tuple[Array, Array]]):
+    """The (inputs, targets) of truncated backpropagation through time over one long text of ids.
+
+    The text is cut into `batch_size` streams of equal length that lie side by side, and those
+    into windows. Window i + 1 goes on where window i ended, in every stream, so a state can be
+    carried from one to the next. All windows are of nearly the same length, so that no short rest
+    makes a noisy step.
+
+    Parameters
+    ----------
+    ids : ndarray of integers (N,)
+        The text.
+    batch_size : int
+        Streams (B).
+    steps : int
+        The longest window (T).
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `batch_size` + 1 ids.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> batches = StreamBatches(np.arange(9), batch_size=2, steps=2)
+    >>> len(batches)
+    2
+    >>> inputs, targets = batches[1]
+    >>> inputs.T.tolist(), targets.T.tolist()
+    ([[2, 3], [6, 7]], [[3, 4], [7, 8]])
+    """
+
+    def __init__(self, ids: Array, batch_size: int, steps: int) -> None:
+        checked = check_integers("ids", ids, ("N",), least=0, most=LARGEST_EXTENT)
+        batch_size, steps = check_size("batch_size", batch_size), check_size("steps", steps)
+        length = (len(checked) - 1) // batch_size
+        if length < 1:
+            raise ValueError(
+                f"ids: expected at least batch_size + 1 = {batch_size + 1} ids, got {len(checked)}"
+            )
+        used = length * batch_size
+        self._inputs = checked[:used].reshape(batch_size, length).T
+        self._targets = checked[1 : used + 1].reshape(batch_size, length).T
+        self._windows = -(-length // steps)
+
+    @property
+    def predicted(self) -> int:
+        """How many ids all windows together predict."""
+        return int(self._targets.size)
+
+    def __len__(self) -> int:
+        return self._windows
+
+    def __getitem__(self, index: Any) -> Any:
+        """inputs (T, B) and targets (T, B), the inputs one id later."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        length = len(self._inputs)
+        window = slice(place * length // len(self), (place + 1) * length // len(self))
+        return self._inputs[window].copy(), self._targets[window].copy()
 
 
 class ShuffledBatches(Sequence[Any]):

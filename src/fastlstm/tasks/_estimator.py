@@ -7,7 +7,7 @@ batches and how its network's output becomes an answer; everything else is here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -156,10 +156,14 @@ class Estimator(BaseEstimator):
             patience=None if validate is None else self.patience or epochs,
             progress=bool(self.verbose),
         )
+        self._run(network, trainer, batches, steps)
+
+    def _run(self, network: Network, trainer: Trainer, batches: Sequence[Any], steps: int) -> None:
+        """Train until the run has so many steps; what ends it leaves the best weights so far."""
         self._optimiser = None
         self.network_, self.history_ = network, trainer.history
         try:
-            trainer.fit(batches, epochs=1)
+            trainer.fit(batches, steps=steps)
         except (KeyboardInterrupt, FloatingPointError):
             trainer.restore_best()
             raise
@@ -173,18 +177,25 @@ class Estimator(BaseEstimator):
         to call. Nothing is held out. `history_` grows.
         """
         self._check_training()
+        self._run_further(
+            lambda seed: ShuffledBatches(
+                make_batch, count, batch_size=self.batch_size, epochs=1, seed=seed, lengths=lengths
+            ),
+            progress=bool(self.verbose),
+        )
+
+    def _run_further(self, make: Callable[[int], Sequence[Any]], **options: Any) -> None:
+        """One pass over the batches that `make` gives for a seed, with options of the Trainer."""
         if self._optimiser is None:
             self._optimiser = self._new_optimiser(self.network_)
             self._seed = self._new_seed()
+        self._optimiser.lr = self.learning_rate
         done = len(self.history_.losses)
         seed = int(np.random.SeedSequence([self._seed, done]).generate_state(1)[0])
         trainer = Trainer(
-            self.network_, self._optimiser, max_norm=self.max_norm, seed=seed,
-            progress=bool(self.verbose),
-        )  # fmt: skip
-        batches = ShuffledBatches(
-            make_batch, count, batch_size=self.batch_size, epochs=1, seed=seed, lengths=lengths
+            self.network_, self._optimiser, max_norm=self.max_norm, seed=seed, **options
         )
+        batches = make(seed)
         try:
             trainer.fit(batches, epochs=1)
         finally:
@@ -251,10 +262,9 @@ class Estimator(BaseEstimator):
             If safetensors is not installed.
         """
         self._check_is_fitted()
-        params = {k: _plain(value) for k, value in self.get_params(deep=False).items()}
         fitted, arrays = self._fitted()
         arrays |= {f"network.{k}": array for k, array in self.network_.parameters().items()}
-        header = {"params": params, "fitted": fitted}
+        header = {"params": self._plain_params(), "fitted": fitted}
         storage.save(path, self._kind, arrays, header)
 
     @classmethod
@@ -270,7 +280,7 @@ class Estimator(BaseEstimator):
         fastlstm.storage.FormatError
             If it is no file of this estimator, newer, or damaged.
         """
-        file = storage.load(path, cls._kind)
+        file = cls._upgraded(storage.load(path, cls._kind))
         file.check_header(params=dict, fitted=dict)
         try:
             _check_layers(file)
@@ -289,6 +299,15 @@ class Estimator(BaseEstimator):
             ) from None
         estimator.history_ = History()
         return estimator
+
+    @classmethod
+    def _upgraded(cls, file: storage.File) -> storage.File:
+        """A file that an older version wrote in another form, as this one would write it."""
+        return file
+
+    def _plain_params(self) -> dict[str, Any]:
+        """The arguments of the constructor, as JSON can hold them."""
+        return {k: _plain(value) for k, value in self.get_params(deep=False).items()}
 
     def _fitted(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """What was learnt besides the network's weights: a JSON object, and arrays."""

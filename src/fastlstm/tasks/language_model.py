@@ -1,471 +1,412 @@
-"""A character language model: what comes next in a text, one character at a time.
-
-Embedding, LSTM and Linear in a row. Character k of the vocabulary has id k; the id after the last
-one is reserved for "nothing that I know": a character outside of the vocabulary, or what stands
-before a text's first character. It is embedded as zeros, and training never moves it.
-
-Probabilities are a distribution over all of Unicode, so that bits per character are honest on any
-text: the softmax covers the known characters; unknown ones share `unknown_probability` evenly.
-"""
+"""Language models: what comes next in a text, by characters, words or pieces of words."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from fastlstm import storage
-from fastlstm._validate import (
-    Array,
-    check_dtype,
-    check_generator,
-    check_integers,
-    check_number,
-    check_size,
-)
-from fastlstm.layers import Dropout, Embedding, Linear
-from fastlstm.losses import softmax_cross_entropy
-from fastlstm.lstm import LSTM
-from fastlstm.parameters import Parameters
+from fastlstm._validate import Array, check_flag, check_number, check_size
+from fastlstm.schedules import cosine
+from fastlstm.tasks._batches import StreamBatches
+from fastlstm.tasks._character_models import upgraded
+from fastlstm.tasks._language_network import LanguageNetwork, parameters_of
+from fastlstm.tasks._language_use import LanguageUse, Texts, as_list, joined
+from fastlstm.tasks._networks import Start
+from fastlstm.tasks._vocabularies import LEVELS, vocabulary_from_json, vocabulary_of
+from fastlstm.tasks._writing import Completion as Completion
+from fastlstm.training import Trainer
 
 KIND = "language-model"
-# Code points of a Python string: what unknown characters are drawn from.
-CODE_POINTS = 0x110000
-# Characters that are scored in one call; bounds the memory, not the result.
-SCORED_AT_ONCE = 512
-
-State = tuple[Array, Array]
-Batch = tuple[Array, Array]
-
-
-class StreamBatches(Sequence[Batch]):
-    """The (inputs, targets) of truncated backpropagation through time over one long text.
-
-    The text is cut into `batch_size` streams of equal length that lie side by side, and those
-    into windows. Window i + 1 goes on where window i ended, in every stream, so a state can be
-    carried from one to the next. All windows are of nearly the same length, so that no short rest
-    makes a noisy step.
-
-    Parameters
-    ----------
-    ids : ndarray of integers (N,)
-        The text.
-    batch_size : int
-        Streams (B).
-    steps : int
-        The longest window (T).
-
-    Raises
-    ------
-    ValueError
-        If the text has fewer than `batch_size` + 1 characters.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> batches = StreamBatches(np.arange(9), batch_size=2, steps=2)
-    >>> len(batches)
-    2
-    >>> inputs, targets = batches[1]
-    >>> inputs.T.tolist(), targets.T.tolist()
-    ([[2, 3], [6, 7]], [[3, 4], [7, 8]])
-    """
-
-    def __init__(self, ids: Array, batch_size: int, steps: int) -> None:
-        checked = check_integers("ids", ids, ("N",), least=0, most=CODE_POINTS)
-        batch_size, steps = check_size("batch_size", batch_size), check_size("steps", steps)
-        length = (len(checked) - 1) // batch_size
-        if length < 1:
-            raise ValueError(
-                f"ids: expected at least batch_size + 1 = {batch_size + 1} characters, "
-                f"got {len(checked)}"
-            )
-        used = length * batch_size
-        self._inputs = checked[:used].reshape(batch_size, length).T
-        self._targets = checked[1 : used + 1].reshape(batch_size, length).T
-        self._windows = -(-length // steps)
-
-    @property
-    def characters(self) -> int:
-        """Characters that all windows together predict."""
-        return int(self._targets.size)
-
-    def __len__(self) -> int:
-        return self._windows
-
-    def __getitem__(self, index: Any) -> Any:
-        """inputs (T, B) and targets (T, B), the inputs one character later."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        length = len(self._inputs)
-        window = slice(place * length // len(self), (place + 1) * length // len(self))
-        return self._inputs[window].copy(), self._targets[window].copy()
+# Where a checkpoint has what is ours.
+ABOUT = "language model"
+# Steps in which the learning rate rises; fewer in a short run.
+_WARMUP = 100
+# Validations in a run; fewer if it has fewer epochs.
+_VALIDATIONS = 20
+_UNITS = {"char": "character", "word": "word", "whitespace": "word", "subword": "piece"}
+# Arguments that have no say in what is learnt.
+_FREE = ("verbose",)
 
 
-class CharacterModel:
-    """A language model over characters: Embedding, LSTM, Linear.
+class LanguageModel(LanguageUse):
+    """The probability of a text, and more of it: Embedding, LSTM and Linear.
+
+    Each text is read from its beginning; a list's texts follow one another in training, with the
+    token between them that also stands before a text.
 
     Parameters
     ----------
-    characters : str
-        The vocabulary: every character that the model knows, once.
-    embedding_size, hidden_size, num_layers : int
-        Sizes of the embedding and the LSTM.
+    level : {"char", "word", "whitespace", "subword"}
+        What is predicted: characters; words and punctuation marks; what stands between blanks, for
+        corpora that are tokenised already (a word "<unk>" then is the unknown one); pieces of
+        byte-level BPE, in which nothing is unknown. Line ends are tokens of their own.
+    max_vocabulary : int, optional
+        The most characters, words or pieces; by default all, and 8000 pieces.
+    min_frequency : int, optional
+        What comes less often is unknown; by default 2, but 1 for characters.
+    embedding_size : int, optional
+        Numbers that stand for a token; by default 64 for characters, else `hidden_size`.
+    hidden_size, num_layers : int
+        Of the recurrent layers.
+    tied : bool
+        The output's weights are the embeddings, which then have `hidden_size` numbers (Press &
+        Wolf 2017). For large vocabularies: fewer weights, and mostly better ones.
+    cell : {"lstm", "rnn"}
+        "rnn" is the plain recurrent network, for comparison.
     dropout : float
-        Probability of zeroing an output of an LSTM layer in training, the last one included.
-    unknown_probability : float
-        What the model grants to all unknown characters together, at any place in a text.
-    dtype : numpy.float32 or numpy.float64
-        Of the parameters.
-    rng : numpy.random.Generator or int, optional
-        Draws the initial parameters. The forget gates' biases start at 1, so that a young model
-        remembers (Jozefowicz, Zaremba & Sutskever 2015).
+        Of what leaves each recurrent layer.
+    input_dropout : float
+        Of the embeddings.
+    locked_dropout : bool
+        Drop the same features at all steps of a sequence (Gal & Ghahramani 2016).
+    weight_dropout : float
+        Of the recurrent weights (DropConnect; Merity, Keskar & Socher 2018).
+    epochs : int
+        Passes over the training part.
+    steps : int, optional
+        Steps of training, instead of `epochs`.
+    batch_size : int
+        Places of the text that are read side by side; fewer for a short text.
+    sequence_length : int
+        Tokens over which a step looks back (truncated backpropagation through time).
+    learning_rate : float
+        Its height; it rises in the first hundred steps and falls along a cosine to 0.
+    weight_decay : float
+        As ``torch.optim.AdamW`` has it.
+    max_norm : float
+        Gradients of a larger global norm are scaled down to it.
+    validation_fraction : float
+        Part of the text that is held out, at its end; or of the texts. 0 holds nothing out.
+    keep_best : bool
+        Whether, of all validations, the weights of the lowest one are kept, or the last weights.
+    patience : int, optional
+        Stop after so many validations, of 20 in a run, without a new lowest loss.
+    random_state : int, RandomState or None
+    verbose : bool
+        Show progress on stderr.
+
+    Attributes
+    ----------
+    vocabulary_ : object
+        Its tokens.
+    network_ : LanguageNetwork
+    history_ : History
+        Losses of the steps, and validations, in nats a token.
 
     Examples
     --------
-    >>> model = CharacterModel("ab", hidden_size=4, rng=0)
-    >>> model.encode("abc").tolist()
-    [0, 1, 2]
-    >>> len("".join(model.generate("a", 5, seed=1)))
-    5
+    >>> model = LanguageModel(hidden_size=32, steps=200, random_state=0)
+    >>> model = model.fit("the cat sat on the mat; the rat sat on the cat.\\n" * 40)
+    >>> model.perplexity("the rat sat on the mat.") < 3
+    True
+    >>> "".join(model.generate("the r", 6, temperature=0))
+    'at sat'
     """
+
+    _kind = KIND
 
     def __init__(
         self,
-        characters: str,
+        level: str = "char",
         *,
-        embedding_size: int = 64,
+        max_vocabulary: int | None = None,
+        min_frequency: int | None = None,
+        embedding_size: int | None = None,
         hidden_size: int = 256,
         num_layers: int = 1,
+        tied: bool = False,
+        cell: str = "lstm",
         dropout: float = 0.0,
-        unknown_probability: float = 1e-6,
-        dtype: DTypeLike = np.float32,
-        rng: np.random.Generator | int | None = None,
+        input_dropout: float = 0.0,
+        locked_dropout: bool = False,
+        weight_dropout: float = 0.0,
+        epochs: int = 10,
+        steps: int | None = None,
+        batch_size: int = 32,
+        sequence_length: int = 64,
+        learning_rate: float = 4e-3,
+        weight_decay: float = 0.0,
+        max_norm: float = 1.0,
+        validation_fraction: float = 0.05,
+        keep_best: bool = True,
+        patience: int | None = None,
+        random_state: Any = None,
+        verbose: bool | int = False,
     ) -> None:
-        rng = check_generator("rng", rng)
-        self.characters = _check_characters(characters)
-        self.embedding_size = check_size("embedding_size", embedding_size)
-        self.hidden_size = check_size("hidden_size", hidden_size)
-        self.num_layers = check_size("num_layers", num_layers)
-        self.dropout = check_number("dropout", dropout, least=0, below=1)
-        self.unknown_probability = check_number(
-            "unknown_probability", unknown_probability, above=0, below=1
-        )
-        self.dtype = check_dtype("dtype", dtype)
-        self._code_points = _code_points(characters)
-        self._order = np.argsort(self._code_points)
-
-        self.embedding = Embedding(
-            len(characters) + 1, self.embedding_size, dtype=self.dtype, rng=rng
-        )
-        self.lstm = LSTM(
-            self.embedding_size,
-            self.hidden_size,
-            self.num_layers,
-            dropout=self.dropout if self.num_layers > 1 else 0.0,
-            dtype=self.dtype,
-            rng=rng,
-        )
-        self.last_dropout = Dropout(self.dropout)
-        self.head = Linear(self.hidden_size, len(characters), dtype=self.dtype, rng=rng)
-        self._parameters = Parameters.join(
-            {
-                "embedding": self.embedding.parameters(),
-                "lstm": self.lstm.parameters(),
-                "head": self.head.parameters(),
-            }
-        )
-        self._initialise()
-
-    @classmethod
-    def for_text(cls, text: str, **options: Any) -> CharacterModel:
-        """A model whose vocabulary is a text's; `options` are the constructor's keywords.
-
-        `unknown_probability` is the text's own estimate of how often a new character comes: the
-        share of those that came once only (Good 1953, Turing's estimate), kept off 0 and 1 by
-        counting one such character and one other one more.
-        """
-        once = sum(count == 1 for count in Counter(text).values())
-        options.setdefault("unknown_probability", (once + 1) / (len(text) + 2))
-        return cls("".join(sorted(set(text))), **options)
-
-    def _initialise(self) -> None:
-        with self._parameters.editing() as parameters:
-            parameters["embedding.weight"][self.unknown_id] = 0
-            forget = slice(self.hidden_size, 2 * self.hidden_size)
-            for layer in range(self.num_layers):
-                parameters[f"lstm.bias_ih_l{layer}"][forget] = 1
-                parameters[f"lstm.bias_hh_l{layer}"][forget] = 0
-
-    def __repr__(self) -> str:
-        return (
-            f"CharacterModel({len(self.characters)} characters, "
-            f"embedding_size={self.embedding_size}, hidden_size={self.hidden_size}, "
-            f"num_layers={self.num_layers}, dropout={self.dropout:g}, dtype={self.dtype})"
-        )
-
-    # --- text and ids -----------------------------------------------------------------------------
-
-    @property
-    def unknown_id(self) -> int:
-        """The reserved id: an unknown character, or what stands before a text."""
-        return len(self.characters)
-
-    def encode(self, text: str) -> Array:
-        """int64 ids (N,) of a text's characters, `unknown_id` for those that are not known."""
-        points = _code_points(text)
-        place = np.searchsorted(self._code_points, points, sorter=self._order)
-        ids = self._order[np.minimum(place, len(self._order) - 1)]
-        return np.where(self._code_points[ids] == points, ids, self.unknown_id)
-
-    def decode(self, ids: Array) -> str:
-        """The text of ids (N,), with U+FFFD for the reserved one."""
-        checked = check_integers("ids", ids, ("N",), least=0, most=self.unknown_id)
-        known = self.characters + "\N{REPLACEMENT CHARACTER}"
-        return "".join(known[i] for i in checked)
+        self._keep(locals())
 
     # --- training ---------------------------------------------------------------------------------
 
-    def parameters(self) -> Parameters:
-        """All weights, under "embedding.…", "lstm.…" and "head.…"."""
-        return self._parameters
-
-    def loss_and_grads(
-        self, batch: Batch, state: State | None, rng: np.random.Generator | None
-    ) -> tuple[float, dict[str, Array], State]:
-        """Mean cross-entropy in nats over a window, its gradients, and the state after it.
-
-        Parameters
-        ----------
-        batch : pair of ndarray of integers (T, B)
-            Inputs and targets, as from `StreamBatches`. Unknown targets are left out of the mean.
-        state : pair of ndarray (num_layers, B, H), or None
-            (h, c) from the window before.
-        rng : numpy.random.Generator or None
-            Draws the dropout masks; without it no dropout acts.
-        """
-        inputs, targets = batch
-        embedded, embedding_tape = self.embedding.forward(inputs)
-        output, state, lstm_tape = self.lstm.forward(embedded, state, rng=rng)
-        output, dropout_tape = self.last_dropout.forward(output, rng if self.dropout else None)
-        logits, head_tape = self.head.forward(output)
-        loss, d_logits = softmax_cross_entropy(logits, targets, ignore_index=self.unknown_id)
-
-        d_output, head_grads = self.head.backward(head_tape, d_logits)
-        d_output, _ = self.last_dropout.backward(dropout_tape, d_output)
-        d_embedded, _, lstm_grads = self.lstm.backward(lstm_tape, d_output)
-        _, embedding_grads = self.embedding.backward(embedding_tape, d_embedded)
-        parts = {"embedding": embedding_grads, "lstm": lstm_grads, "head": head_grads}
-        grads = {
-            f"{part}.{name}": grad for part, named in parts.items() for name, grad in named.items()
-        }
-        return loss, grads, state
-
-    # --- use --------------------------------------------------------------------------------------
-
-    def bits_per_character(
-        self, text: str, *, on_progress: Callable[[int], None] | None = None
-    ) -> float:
-        """-log2 of the probability that the model gives to the whole text, over its length.
-
-        Every character counts, the first one included, and is predicted from all before it. An
-        unknown one has the probability ``unknown_probability / (0x110000 - known)``; a known one
-        that of the softmax times ``1 - unknown_probability``.
-
-        Parameters
-        ----------
-        text : str
-            At least one character.
-        on_progress : callable, optional
-            Called with the number of characters scored since its last call.
-        """
-        if not text:
-            raise ValueError("text: expected at least one character, got an empty string")
-        ids = self.encode(text)
-        inputs = np.concatenate(([self.unknown_id], ids[:-1]))
-        state: State | None = None
-        bits = 0.0
-        for start in range(0, len(ids), SCORED_AT_ONCE):
-            chunk = slice(start, start + SCORED_AT_ONCE)
-            cost, state = self._bits(inputs[chunk], ids[chunk], state)
-            bits += cost
-            if on_progress is not None:
-                on_progress(len(ids[chunk]))
-        return bits / len(ids)
-
-    def bits_per_character_of(self, batches: StreamBatches) -> float:
-        """The same for the streams of `batches`, side by side: much quicker, but not quite exact.
-
-        Each stream begins without a past, and its first character is not counted. For validation
-        while training goes on.
-        """
-        state: State | None = None
-        bits = 0.0
-        for inputs, targets in batches:
-            cost, state = self._bits(inputs, targets, state)
-            bits += cost
-        return bits / batches.characters
-
-    def generate(
+    def fit(
         self,
-        prompt: str,
-        length: int,
+        texts: Texts,
+        y: object = None,  # noqa: ARG002
         *,
-        temperature: float = 1.0,
-        seed: np.random.Generator | int | None = None,
-    ) -> Iterator[str]:
-        """Go on from a prompt: `length` characters, each one as soon as it is drawn.
+        validation: Texts | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Train.
 
         Parameters
         ----------
-        prompt : str
-            What was written so far; may be empty. Unknown characters are read as such.
-        length : int
-            Characters to write.
-        temperature : float
-            Divides the logits: 1 draws as the model predicts, less is more cautious, 0 always
-            takes the likeliest character.
-        seed : numpy.random.Generator or int, optional
-            The same seed writes the same text.
-        """
-        if not isinstance(prompt, str):
-            raise TypeError(f"prompt: expected a str, got a {type(prompt).__name__}")
-        length = check_size("length", length, least=0)
-        temperature = check_number("temperature", temperature, least=0)
-        return self._write(prompt, length, temperature, check_generator("seed", seed))
-
-    def _write(
-        self, prompt: str, length: int, temperature: float, rng: np.random.Generator
-    ) -> Iterator[str]:
-        read = np.concatenate(([self.unknown_id], self.encode(prompt)))
-        state: State | None = None
-        for _ in range(length):
-            logits, state = self._predict(read, state)
-            drawn = _draw(logits[-1], temperature, rng)
-            yield self.characters[drawn]
-            read = np.array([drawn])
-
-    def _bits(self, inputs: Array, targets: Array, state: State | None) -> tuple[float, State]:
-        """What targets (T,) or (T, B) cost together, each after its input; and the state."""
-        logits, state = self._predict(inputs, state)
-        rows = logits.reshape(-1, len(self.characters))
-        return -float(self._log2_probabilities(rows, targets.reshape(-1)).sum()), state
-
-    def _predict(self, ids: Array, state: State | None) -> tuple[Array, State]:
-        """ids (T,) or (T, B) -> float64 logits (T, …, V) for what comes next, and the state."""
-        output, state = self.lstm(self.embedding(ids), state)
-        logits: Array = self.head(output)
-        return logits.astype(np.float64), state
-
-    def _log2_probabilities(self, logits: Array, ids: Array) -> Array:
-        """Logits (T, V) and the ids (T,) that came -> log2 of their probabilities (T,)."""
-        known = ids != self.unknown_id
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        chosen = np.take_along_axis(shifted, np.where(known, ids, 0)[:, np.newaxis], axis=1)[:, 0]
-        softmax = (chosen - np.log(np.exp(shifted).sum(axis=1))) / math.log(2)
-        each_unknown = self.unknown_probability / (CODE_POINTS - len(self.characters))
-        return np.where(
-            known, softmax + math.log2(1 - self.unknown_probability), math.log2(each_unknown)
-        )
-
-    # --- file -------------------------------------------------------------------------------------
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the whole model, vocabulary included, to one file, atomically."""
-        storage.save(path, KIND, self._parameters.state_dict(), self._header())
-
-    def _header(self) -> dict[str, Any]:
-        return {
-            "characters": self.characters,
-            "embedding_size": self.embedding_size,
-            "hidden_size": self.hidden_size,
-            "num_layers": self.num_layers,
-            "dropout": self.dropout,
-            "unknown_probability": self.unknown_probability,
-            "dtype": self.dtype.name,
-        }
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> CharacterModel:
-        """Read a file that `save` wrote.
+        texts : str or list of str
+        y : None
+            Not looked at; scikit-learn passes it.
+        validation : str or list of str, optional
+            What to validate with, instead of a part of `texts`.
+        checkpoint : str or path, optional
+            A file that the run is saved to as it goes on, and when Ctrl-C ends it.
+        checkpoint_every : int, optional
+            Steps from one checkpoint to the next; by default an epoch.
+        resume : bool
+            Go on from the checkpoint, to the same bits as without the break. Arguments and texts
+            must be the same; `random_state` must be an int.
 
         Raises
         ------
-        FileNotFoundError
-            If there is none.
-        fastlstm.storage.FormatError
-            If it is no language model of ours, or of a newer version.
+        TypeError, ValueError
+            If an argument is not possible, the texts are empty, or the checkpoint is another run's.
+        FloatingPointError
+            If training comes apart: a loss is not finite.
+        KeyboardInterrupt
+            After Ctrl-C; the estimator is then at the best weights so far.
         """
-        file = storage.load(path, KIND)
-        number = (int, float)
-        file.check_header(
-            characters=str, embedding_size=int, hidden_size=int, num_layers=int,
-            dropout=number, unknown_probability=number, dtype=str,
-        )  # fmt: skip
-        header = dict(file.header)
+        with self._as_before_if_refused():
+            self._check_training()
+            training, held_out = self._split_texts(as_list("texts", texts), validation)
+            self._check_checkpoint(checkpoint, resume=resume)
+            seed = self._new_seed()
+            network = self._start(training, seed)
+            batches = self._streams(joined(self.vocabulary_, training))
+            steps = self._steps(len(batches))
+            validate = None if held_out is None else self._validation(network, held_out)
+            trainer = Trainer(
+                network,
+                self._new_optimiser(network),
+                schedule=cosine(steps, warmup=min(_WARMUP, steps // 10)),
+                max_norm=self.max_norm,
+                seed=seed,
+                checkpoint=checkpoint,
+                checkpoint_every=checkpoint_every,
+                validate=validate,
+                validate_every=None if validate is None else max(1, steps // _VALIDATIONS),
+                patience=None if validate is None else self._patience(steps),
+                settings={ABOUT: self._about([*training, *(held_out or ())])},
+                **self._shown(batches),
+            )
+            if resume:
+                trainer.resume(str(checkpoint))
+        self._describe(network, batches, steps)
+        self._run(network, trainer, batches, steps)
+        return self
+
+    def partial_fit(self, texts: Texts, y: object = None) -> Self:  # noqa: ARG002
+        """Train further on these texts: one pass, all at `learning_rate`.
+
+        The first call on an estimator that is not fitted makes the vocabulary, which then stays.
+        What the optimiser has seen is remembered from call to call, but in no file.
+
+        Parameters
+        ----------
+        texts : str or list of str
+        y : None
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError, KeyboardInterrupt
+            As `fit`; a ValueError also if nothing in the texts is known.
+        """
+        with self._as_before_if_refused():
+            self._check_training()
+            checked = as_list("texts", texts)
+            if not self._is_fitted():
+                self._take_untrained(self._start(checked, self._new_seed()))
+            ids = joined(self.vocabulary_, checked)
+            if not (ids[1:] < self.vocabulary_.outputs).any():
+                raise ValueError("texts: expected something that is known, got nothing of it")
+            batches = self._streams(ids)
+        self._run_further(lambda _: batches, **self._shown(batches))
+        return self
+
+    def _check_checkpoint(self, checkpoint: object, *, resume: bool) -> None:
+        if check_flag("resume", resume) and checkpoint is None:
+            raise ValueError("resume: needs a checkpoint")
+        if checkpoint is not None and not isinstance(self.random_state, (int, np.integer)):
+            raise ValueError(
+                f"random_state: a run with a checkpoint needs an int, so that it can go on, got "
+                f"{self.random_state!r:.80}"
+            )
+
+    def _start(self, texts: Sequence[str], seed: int) -> LanguageNetwork:
+        """The vocabulary of some texts, and a network that knows nothing yet."""
+        if self.level not in LEVELS:
+            raise ValueError(f"level: expected one of {', '.join(LEVELS)}, got {self.level!r:.80}")
+        _check_unicode(texts)
+        self.vocabulary_ = vocabulary_of(
+            texts,
+            level=self.level,
+            min_frequency=_size_or_none("min_frequency", self.min_frequency),
+            most=_size_or_none("max_vocabulary", self.max_vocabulary),
+        )
+        return self._network(np.random.default_rng(seed))
+
+    def _steps(self, per_epoch: int) -> int:
+        if self.steps is not None:
+            return check_size("steps", self.steps)
+        return per_epoch * check_size("epochs", self.epochs)
+
+    def _patience(self, steps: int) -> int | None:
+        if check_flag("keep_best", self.keep_best):
+            return steps if self.patience is None else check_size("patience", self.patience)
+        if self.patience is not None:
+            raise ValueError("patience: stops at the best weights, so it needs keep_best=True")
+        return None
+
+    def _network(self, start: Start, dtype: Any = np.float32) -> LanguageNetwork:
+        size = self.embedding_size
+        if size is None:
+            size = 64 if self.level == "char" and not self.tied else self.hidden_size
+        return LanguageNetwork(
+            self.vocabulary_.inputs,
+            self.vocabulary_.outputs,
+            start=start,
+            embedding_size=size,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            cell=self.cell,
+            tied=self.tied,
+            dropout=self.dropout,
+            input_dropout=self.input_dropout,
+            locked_dropout=self.locked_dropout,
+            weight_dropout=self.weight_dropout,
+            small=self.level != "char" or self.tied,
+            dtype=dtype,
+        )
+
+    # --- texts ------------------------------------------------------------------------------------
+
+    def _split_texts(
+        self, texts: list[str], validation: Texts | None
+    ) -> tuple[list[str], list[str] | None]:
+        """What to train on and to validate with: `validation`, or the end of the texts."""
+        fraction = check_number("validation_fraction", self.validation_fraction, least=0, below=1)
+        if validation is not None:
+            return texts, as_list("validation", validation)
+        if not fraction:
+            return texts, None
+        if len(texts) > 1:
+            cut = len(texts) - max(1, int(len(texts) * fraction))
+            return texts[:cut], texts[cut:]
+        (text,) = texts
+        cut = len(text) - int(len(text) * fraction)
+        if self.level != "char":  # not within a word
+            cut = max(text.rfind(blank, 0, cut) for blank in " \n") + 1
+        if not 0 < cut < len(text):
+            return texts, None
+        return [text[:cut]], [text[cut:]]
+
+    def _streams(self, ids: Array) -> StreamBatches:
+        steps = check_size("sequence_length", self.sequence_length)
+        most = max(1, (len(ids) - 1) // steps)
+        if len(ids) < 2:
+            raise ValueError("texts: expected at least one token, got none but blanks")
+        return StreamBatches(ids, min(check_size("batch_size", self.batch_size), most), steps)
+
+    def _validation(
+        self, network: LanguageNetwork, texts: Sequence[str]
+    ) -> Callable[[], float] | None:
+        ids = joined(self.vocabulary_, texts)
+        if not (ids[1:] < network.outputs).any():
+            return None  # nothing that is known, so nothing to choose by
+        batches = self._streams(ids)
+        return lambda: network.mean_loss(batches)
+
+    # --- what is shown ----------------------------------------------------------------------------
+
+    def _about(self, texts: Sequence[str]) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        params = {k: v for k, v in self._plain_params().items() if k not in _FREE}
+        return {"params": params, "texts": fingerprint(texts)}
+
+    def _shown(self, batches: StreamBatches) -> dict[str, Any]:
+        """What the Trainer is told of the batches, and shows of them."""
+
+        def figures(loss: float) -> dict[str, str]:
+            if self.level == "char":
+                return {"bits": f"{loss / math.log(2):.3f}"}
+            return {"perplexity": f"{math.exp(min(loss, 99)):.1f}"}
+
+        return {
+            "carry_state": True,
+            "progress": bool(self.verbose),
+            "describe": figures,
+            "unit": "char" if self.level == "char" else _UNITS[self.level],
+            "units_per_step": round(batches.predicted / len(batches)),
+        }
+
+    def _describe(self, network: LanguageNetwork, batches: StreamBatches, steps: int) -> None:
+        if self.verbose:
+            streams, window = batches[0][0].shape[1], self.sequence_length
+            print(
+                f"{self.vocabulary_!r}; {self.num_layers} layer(s) of {self.hidden_size} units, "
+                f"{parameters_of(network):,} parameters; {steps} steps of {streams} × "
+                f"{window} {_UNITS[self.level]}s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    # --- files ------------------------------------------------------------------------------------
+
+    @classmethod
+    def _upgraded(cls, file: storage.File) -> storage.File:
+        return upgraded(file)
+
+    def _fitted(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        return {"vocabulary": self.vocabulary_.to_json()}, {}
+
+    def _restore(
+        self, fitted: Mapping[str, Any], arrays: Mapping[str, Array], network: Mapping[str, Array]
+    ) -> None:
+        if arrays:
+            raise ValueError(f"unknown arrays {list(arrays)!r:.80}")
+        self.vocabulary_ = vocabulary_from_json(fitted["vocabulary"])
+        if self.vocabulary_.level != self.level:
+            raise ValueError(f"level: {self.level!r:.80} has a vocabulary of another level")
+        dtype = network["embedding.weight"].dtype
+        storage.check_dtype_name(dtype.name)
+        self.network_ = self._network(network, dtype)
+
+
+def fingerprint(texts: Sequence[str]) -> dict[str, int]:
+    """What a checkpoint remembers of the texts that it was made of."""
+    checksum = 0
+    for text in texts:
+        checksum = zlib.crc32(text.encode(errors="surrogatepass") + b"\0", checksum)
+    return {"characters": sum(map(len, texts)), "crc32": checksum}
+
+
+def _check_unicode(texts: Sequence[str]) -> None:
+    """Refuse to learn halves of surrogate pairs, which no file can hold."""
+    for text in texts:
+        if text.isascii():
+            continue
         try:
-            # A header may claim any sizes: they are held against the arrays that are really there
-            # before anything of those sizes is made.
-            _check_sizes(header, file.arrays)
-            storage.check_dtype_name(header["dtype"])
-            model = cls(header.pop("characters"), **header, rng=0)
-            model._parameters.load_state_dict(file.arrays)
-        except (TypeError, ValueError) as error:
-            raise storage.FormatError(
-                f"{path}: its header and its arrays do not belong together: {error}"
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"texts: expected Unicode characters, got the surrogate {text[error.start]!r} at "
+                f"place {error.start}"
             ) from None
-        return model
 
 
-def _draw(logits: Array, temperature: float, rng: np.random.Generator) -> int:
-    """A random id by the softmax of logits (V,) / temperature; the likeliest one at 0."""
-    if temperature == 0:
-        return int(logits.argmax())
-    with np.errstate(over="ignore"):  # a very low temperature makes -inf of all but the largest
-        weights = np.exp((logits - logits.max()) / temperature)
-    edges = weights.cumsum()
-    return int(np.searchsorted(edges[:-1], rng.random() * edges[-1], side="right"))
-
-
-def _check_sizes(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Check that the sizes that a file's header gives are those of its arrays."""
-    known, hidden = len(header["characters"]), header["hidden_size"]
-    expected = {
-        "embedding.weight": (known + 1, header["embedding_size"]),
-        "head.weight": (known, hidden),
-        f"lstm.weight_hh_l{header['num_layers'] - 1}": (4 * hidden, hidden),
-    }
-    for name, shape in expected.items():
-        found = arrays[name].shape if name in arrays else None
-        if found != shape:
-            raise ValueError(f"{name}: expected shape {shape}, got {found}")
-
-
-def _code_points(text: str) -> Array:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4")).astype(
-        np.int64
-    )
-
-
-def _check_characters(characters: object) -> str:
-    if not isinstance(characters, str):
-        raise TypeError(f"characters: expected a str, got a {type(characters).__name__}")
-    if not characters:
-        raise ValueError("characters: expected at least one, got an empty string")
-    if len(set(characters)) < len(characters):
-        twice, _ = Counter(characters).most_common(1)[0]
-        raise ValueError(f"characters: expected each once, but {twice!r} comes again")
-    try:
-        characters.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"characters: expected Unicode characters, got the surrogate "
-            f"{characters[error.start]!r}"
-        ) from None
-    return characters
+def _size_or_none(name: str, value: int | None) -> int | None:
+    return None if value is None else check_size(name, value)

@@ -294,6 +294,10 @@ class Tokenizer:
             return text.removeprefix(" ")
         return ("" if self.level == "char" else " ").join(tokens)
 
+    def bytes_of(self, id_: int) -> bytes:
+        """The bytes of one piece, which may be parts of characters; of "subword" alone."""
+        return _bytes_of(self.vocabulary[id_ - len(SPECIALS)])
+
     # --- files ------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
