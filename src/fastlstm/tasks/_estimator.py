@@ -293,6 +293,9 @@ class Estimator(BaseEstimator):
                     others[name] = array
             estimator._restore(file.header["fitted"], others, network)
             check_names("network", network, estimator.network_.parameters())
+            fitted, arrays = estimator._fitted()
+            check_names("fitted", file.header["fitted"], fitted)
+            check_names("arrays", others, arrays)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise FormatError(
                 f"{file.path}: its header and its arrays do not belong together: {error}"

@@ -115,7 +115,10 @@ class NumericEstimator(Estimator):
 
     def _learn(self, examples: Examples, training: Array, validation: Array, *, seed: int) -> None:
         """Train a new network; `examples.sequences` are not standardised yet."""
-        self._scaling = Scaling.of(examples.sequences.take(training).rows)
+        rows = examples.sequences.take(training).rows
+        if not len(rows):
+            raise ValueError("X: of the part to train on, no sequence has a step")
+        self._scaling = Scaling.of(rows)
         self.n_features_in_ = len(self._scaling.mean)
         learnt, held_out = (
             Examples(self._scaled(part.sequences), part.targets, part.weights)

@@ -26,8 +26,11 @@ class Scaling:
     @classmethod
     def of(cls, rows: Array) -> Self:
         """Of the columns of `rows` (N, F), finite; a column that never changes is only shifted."""
-        mean = rows.mean(axis=0, dtype=np.float64)
-        deviation = rows.std(axis=0, dtype=np.float64)
+        # Squares of huge numbers overflow; powers of two leave the bits as they are.
+        _, exponent = np.frexp(np.abs(rows).max(axis=0))
+        moderate = np.ldexp(rows.astype(np.float64), -exponent)
+        mean = np.ldexp(moderate.mean(axis=0), exponent)
+        deviation = np.ldexp(moderate.std(axis=0), exponent)
         changes = (rows.max(axis=0) > rows.min(axis=0)) & (deviation > 0)
         # The mean of equal numbers need not be quite that number.
         return cls(np.where(changes, mean, rows[0]), np.where(changes, deviation, 1.0))

@@ -369,6 +369,8 @@ class SequenceRegressor(RegressorMixin, NumericEstimator):
         self._target_scaling = Scaling.from_arrays("targets", arrays)
         self.n_outputs_ = len(self._target_scaling.mean)
         self._single = check_flag("single", fitted["single"])
+        if self._single and self.n_outputs_ != 1:
+            raise ValueError(f"single: is for one target, not for {self.n_outputs_}")
         super()._restore(fitted, arrays, network)
 
 
