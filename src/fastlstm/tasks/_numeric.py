@@ -148,6 +148,7 @@ class NumericEstimator(Estimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
         return tags
 
     # --- predicting -------------------------------------------------------------------------------
