@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import adding
-from benchmarks.quality.ngram import CODE_POINTS, WittenBell
+from benchmarks.quality.ngram import CODE_POINTS, KneserNey, WittenBell
 from benchmarks.regressions import LEAST_DIFFERENCE, RATIO, Comparison
 from tests import finite_differences
 from tests.support import assert_close
@@ -68,6 +68,60 @@ def test_ngrams_equal_those_of_nltk() -> None:
     ]
     *_, actual = WittenBell(TRAINING, order).probabilities(text)
     assert_close(actual, np.array(expected), 1e-12)
+
+
+SENTENCES = [
+    "the cat sat on the mat .", "the dog sat on a cat .", "a dog ate the mat .", "the cat ran .",
+    "on the mat the dog ran .", "a cat ate .",
+]  # fmt: skip
+
+
+def test_kneser_ney_is_a_distribution_over_the_vocabulary() -> None:
+    words = " ".join(SENTENCES).split()
+    for model in (KneserNey(words, 4, boundary="."), KneserNey(words, 4, discount=0.6)):
+        for context in ("the cat", "mat . the", "ran ran ran", "."):
+            before = context.split()
+            for n in range(4):
+                p = [list(model.probabilities([*before, w]))[n][-1] for w in sorted(set(words))]
+                assert sum(p) == pytest.approx(1, abs=1e-12)
+                assert min(p) > 0
+
+
+def test_with_a_boundary_the_order_of_sentences_does_not_matter() -> None:
+    held_out = [*SENTENCES[1].split(), *SENTENCES[5].split()[::-1], "cat"]
+    expected = KneserNey(" ".join(SENTENCES).split(), 5, boundary=".").perplexities(held_out)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(SENTENCES))
+        words = " ".join(SENTENCES[k] for k in order).split()
+        found = KneserNey(words, 5, boundary=".").perplexities(held_out)
+        assert found == pytest.approx(expected, rel=1e-12)
+    assert expected[1] < expected[0] < len(set(words))
+
+
+@pytest.mark.oracle
+def test_kneser_ney_equals_that_of_nltk() -> None:
+    lm = pytest.importorskip("nltk.lm")
+    util = pytest.importorskip("nltk.util")
+    order, discount = 4, 0.75
+    theirs = lm.KneserNeyInterpolated(order, discount)
+    theirs.fit([util.everygrams(TRAINING, max_len=order)], vocabulary_text=list(TRAINING))
+    text = HELD_OUT.replace("z", "").replace("y", "")
+    model = KneserNey(list(TRAINING), order, discount=discount)
+    # nltk does not smooth the lowest order: it gets ours, and all above is its own.
+    alone = {w: float(next(model.probabilities([w]))[0]) for w in set(TRAINING)}
+    theirs.estimator.unigram_score = alone.__getitem__
+    expected = [
+        theirs.score(word, tuple(text[max(0, k - order + 1) : k])) for k, word in enumerate(text)
+    ]
+    *_, actual = model.probabilities(list(text))
+    assert_close(actual, np.array(expected), 1e-12)
+
+
+def test_a_word_that_was_never_seen_is_named() -> None:
+    with pytest.raises(ValueError, match="the training text has no 'zebra'"):
+        KneserNey(["a", "b"], 2).perplexities(["a", "zebra"])
+    with pytest.raises(ValueError, match=r"boundary: '\.' does not occur"):
+        KneserNey(["a", "b"], 2, boundary=".")
 
 
 # --- the adding problem ---------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def bags_of_ngrams(training: Texts, test: Texts, *, longest: int = 2) -> dict[st
     """
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
+    from sklearn.model_selection import GridSearchCV, KFold
     from sklearn.naive_bayes import MultinomialNB
 
     vectorizer = CountVectorizer(
@@ -179,9 +179,10 @@ def bags_of_ngrams(training: Texts, test: Texts, *, longest: int = 2) -> dict[st
         "logistic regression": (LogisticRegression(max_iter=1000), {"C": [0.1, 0.3, 1, 3, 10]}),
         "naive Bayes": (MultinomialNB(), {"alpha": [0.1, 0.3, 1, 3]}),
     }
+    parts = KFold(5, shuffle=True, random_state=0)
     found = {}
     for name, (model, grid) in models.items():
-        search = GridSearchCV(model, grid, cv=5).fit(rows, training.labels)
+        search = GridSearchCV(model, grid, cv=parts).fit(rows, training.labels)
         found[name] = float(search.score(test_rows, test.labels))
     return found
 

@@ -1,0 +1,43 @@
+"""Sentiment of sentences of film reviews: rt-polarity, a run for each of ten folds."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from benchmarks.quality import baselines, data
+from benchmarks.quality.data import Texts
+from benchmarks.quality.harness import Outcome, System, Task, ahead_of, at_least
+
+
+def read(small: bool, fold: int = 0) -> tuple[Texts, Texts]:
+    """Of a fold, which is the number of the run."""
+    training, test = data.rt_polarity_fold(fold)
+    if small:
+        return training.take(np.arange(0, len(training), 40)), test.take(np.arange(0, 1066, 10))
+    return training, test
+
+
+@cache
+def bags(fold: int, small: bool) -> dict[str, float]:
+    return baselines.bags_of_ngrams(*read(small, fold))
+
+
+BASELINES = {
+    f"n-grams, {model}": System(lambda fold, small, model=model: Outcome(bags(fold, small)[model]))
+    for model in ("logistic regression", "naive Bayes")
+}
+SYSTEMS: dict[str, System] = {}
+
+TASK = Task(
+    name="rt_polarity",
+    title="Sentiment, sentences (rt-polarity)",
+    metric="accuracy in ten folds",
+    higher_is_better=True,
+    percent=True,
+    seeds=10,
+    systems=SYSTEMS | BASELINES,
+    bars=[at_least(0.76), ahead_of(*BASELINES, higher_is_better=True)],
+    published={"CNN from random embeddings (sent-conv-torch)": 0.759},
+)

@@ -1,0 +1,44 @@
+"""Of which of six kinds the answer to a question is: TREC, a tenth held out."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from benchmarks.quality import baselines, data
+from benchmarks.quality.data import Texts
+from benchmarks.quality.harness import Outcome, System, Task, ahead_of, at_least, baseline
+
+
+@cache
+def read(small: bool) -> tuple[Texts, Texts]:
+    training, test = data.trec()
+    if small:
+        return training.take(np.arange(0, len(training), 50)), test.take(np.arange(0, 546, 5))
+    return training, test
+
+
+@cache
+def bags(small: bool) -> dict[str, float]:
+    return baselines.bags_of_ngrams(*read(small))
+
+
+BASELINES = {
+    f"n-grams, {model}": baseline(lambda small, model=model: Outcome(bags(small)[model]))
+    for model in ("logistic regression", "naive Bayes")
+}
+SYSTEMS: dict[str, System] = {}
+
+TASK = Task(
+    name="trec",
+    title="Kinds of questions (TREC)",
+    metric="accuracy on a tenth held out",
+    higher_is_better=True,
+    percent=True,
+    systems=SYSTEMS | BASELINES,
+    bars=[at_least(0.88), ahead_of(*BASELINES, higher_is_better=True)],
+    published={
+        "CNN from random embeddings, test split (sent-conv-torch)": 0.882,
+    },
+)
