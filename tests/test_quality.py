@@ -20,8 +20,10 @@ from benchmarks.quality.tasks import NAMES, load
 from fastlstm.losses import mean_squared_error, softmax_cross_entropy
 from fastlstm.optim import SGD, Adam, AdamW
 from fastlstm.schedules import cosine
+from fastlstm.tasks import _classes, _transcripts
 from fastlstm.tasks._batches import Ragged, ShuffledBatches
 from fastlstm.tasks._networks import PooledNetwork, StepNetwork
+from fastlstm.tasks._text_network import TextNetwork
 from fastlstm.training import Trainer
 from tests.support import Array, assert_close
 
@@ -397,16 +399,48 @@ def test_a_twin_has_the_loss_and_the_gradients(
     compare_gradients(network, twin_of(network), pooled_batch(rng, ids=ids, dtype=np.float64))
 
 
+STEP_TARGETS = {
+    "errors": (mean_squared_error, lambda rng: rng.standard_normal((LENGTHS.sum(), 4))),
+    "classes": (
+        _classes.cross_entropy,
+        lambda rng: (rng.integers(0, 4, LENGTHS.sum()), rng.random(LENGTHS.sum())),
+    ),
+    # Of 4, 7, 1, 7 and 3 steps; a blank is needed between two alike.
+    "ctc": (
+        _transcripts.ctc,
+        lambda _rng: (LENGTHS, np.array([1, 1, 2, 3, 1, 3, 3, 2]), np.array([2, 3, 0, 2, 1])),
+    ),
+}
+
+
 @pytest.mark.oracle
-def test_a_twin_of_steps_has_the_loss_and_the_gradients() -> None:
+@pytest.mark.parametrize("kind", STEP_TARGETS)
+def test_a_twin_of_steps_has_the_loss_and_the_gradients(kind: str) -> None:
     pytest.importorskip("torch")
     from benchmarks.quality.torch_twin import twin_of
 
     rng = np.random.default_rng(8)
+    loss, draw = STEP_TARGETS[kind]
     options = {"features": 3, "hidden_size": 5, "dtype": np.float64}
-    network = StepNetwork(2, loss=mean_squared_error, start=rng, **options)
-    x, target = rng.standard_normal((7, 5, 3)), rng.standard_normal((LENGTHS.sum(), 2))
-    compare_gradients(network, twin_of(network), (x, LENGTHS, target))
+    network = StepNetwork(4, loss=loss, start=rng, **options)
+    batch = rng.standard_normal((7, 5, 3)), LENGTHS, draw(rng)
+    compare_gradients(network, twin_of(network), batch)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_twin_of_texts_has_the_loss_and_the_gradients(weighted: bool) -> None:
+    pytest.importorskip("torch")
+    from benchmarks.quality.torch_twin import twin_of
+
+    rng = np.random.default_rng(9)
+    network = TextNetwork(
+        4, pooling="max", start=rng, vocabulary=11, features=3, hidden_size=5, dtype=np.float64,
+        word_dropout=0.3,
+    )  # fmt: skip
+    ids, lengths, codes = pooled_batch(rng, ids=True)
+    twin = twin_of(network).eval()
+    compare_gradients(network, twin, (ids, lengths, (codes, rng.random(5) if weighted else None)))
 
 
 def compare_gradients(network: Any, twin: Any, batch: Any) -> None:

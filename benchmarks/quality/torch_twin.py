@@ -30,7 +30,9 @@ from fastlstm.checkpoints import History
 from fastlstm.layers import Linear
 from fastlstm.pooling import Pooling
 from fastlstm.rnn import RNN
-from fastlstm.tasks import _classes, _networks
+from fastlstm.tasks import _classes, _networks, _transcripts, sequences
+from fastlstm.tasks._text_network import TextNetwork
+from fastlstm.tasks.text import UNKNOWN
 
 Array = NDArray[Any]
 
@@ -66,11 +68,29 @@ def weighted_cross_entropy(logits: Tensor, target: tuple[Tensor, Tensor | None])
     return (functional.cross_entropy(logits, codes, reduction="none") * weights).mean()
 
 
+def weighted_squared_error(prediction: Tensor, target: tuple[Tensor, Tensor | None]) -> Tensor:
+    targets, weights = target
+    if weights is None:
+        return functional.mse_loss(prediction, targets)
+    return (weights[:, None] * (prediction - targets) ** 2).mean()
+
+
+def ctc(logits: Tensor, target: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Of padded logits (T, B, C)."""
+    lengths, labels, sizes = target
+    log_probs = functional.log_softmax(logits, 2)
+    return functional.ctc_loss(log_probs, labels, lengths, sizes, blank=_transcripts.BLANK)
+
+
 LOSSES: dict[Any, Callable[[Tensor, Any], Tensor]] = {
     losses.softmax_cross_entropy: functional.cross_entropy,
     losses.mean_squared_error: functional.mse_loss,
     _classes.cross_entropy: weighted_cross_entropy,
+    sequences._squared_error: weighted_squared_error,
+    _transcripts.ctc: ctc,
 }
+# Those that a StepTwin gives its padded outputs, and not the rows of the valid steps.
+OF_PADDED = {ctc}
 
 
 def tensors_of(batch: Any) -> Any:
@@ -168,6 +188,21 @@ class PooledTwin(Twin):
         return self.own_loss(self(x, lengths), target), state
 
 
+class TextTwin(PooledTwin):
+    """Of `TextNetwork`."""
+
+    def __init__(self, network: TextNetwork) -> None:
+        if not network._train_vectors:
+            raise NotImplementedError("train_vectors: the twin trains them")
+        super().__init__(network)
+        self.word_dropout = network._word_dropout
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if self.training and self.word_dropout:
+            x = x.masked_fill(torch.rand(x.shape) < self.word_dropout, UNKNOWN)
+        return super().forward(x, lengths)
+
+
 class StepTwin(Twin):
     """Of `StepNetwork`."""
 
@@ -177,13 +212,13 @@ class StepTwin(Twin):
         self.head = linear_twin(network.head)
         self.own_loss = LOSSES[network._loss]
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        output = self.encoder(x, lengths).transpose(0, 1)
-        return self.head(output[torch.arange(output.shape[1]) < lengths[:, None]])
-
     def loss(self, batch: tuple[Array, Array, Any], state: Any) -> tuple[Tensor, Any]:
         x, lengths, target = tensors_of(batch)
-        return self.own_loss(self(x, lengths), target), state
+        output = self.encoder(x, lengths)
+        if self.own_loss not in OF_PADDED:
+            valid = torch.arange(len(output)) < lengths[:, None]
+            output = output.transpose(0, 1)[valid]
+        return self.own_loss(self.head(output), target), state
 
 
 def _register(kind: type, twin: Callable[[Any], Twin]) -> None:
@@ -196,6 +231,7 @@ def _register(kind: type, twin: Callable[[Any], Twin]) -> None:
 
 
 _register(_networks.PooledNetwork, PooledTwin)
+_register(TextNetwork, TextTwin)
 _register(_networks.StepNetwork, StepTwin)
 
 # --- training -------------------------------------------------------------------------------------
