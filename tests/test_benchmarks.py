@@ -95,7 +95,6 @@ def test_with_a_boundary_the_order_of_sentences_does_not_matter() -> None:
         words = " ".join(SENTENCES[k] for k in order).split()
         found = KneserNey(words, 5, boundary=".").perplexities(held_out)
         assert found == pytest.approx(expected, rel=1e-12)
-    assert expected[1] < expected[0] < len(set(words))
 
 
 @pytest.mark.oracle
