@@ -24,6 +24,7 @@ from fastlstm.tasks._networks import StepNetwork
 from fastlstm.tasks._ngram import NGram
 from fastlstm.tasks._transcripts import ctc
 from fastlstm.tasks.augmentation import SpecAugment, StrokeDistortion
+from fastlstm.tasks.features import strokes
 from fastlstm.tasks.metrics import edit_distance, error_rate
 from tests.finite_differences import assert_gradients
 from tests.support import Array, assert_close, assert_same_bits, normal
@@ -552,20 +553,49 @@ def test_masks_hide_bands_and_stretches_behind_the_mean() -> None:
     assert_same_bits(SpecAugment(0, 5, 0, 5)(sound, rng), sound)
 
 
-def test_strokes_are_distorted_alike_in_moves_and_places() -> None:
+SQUARE = [[[0, 0], [4, 0], [4, 4]], [[4, 4], [0, 4]], [[0, 4], [0, 0]]]
+
+
+def lines_of(drawing: Array) -> set[tuple[tuple[float, ...], ...]]:
+    """The points of each stroke, from whichever end."""
+    parts = np.split(drawing[:, 4:].round(5), np.flatnonzero(drawing[1:, 2]) + 1)
+    return {min(tuple(map(tuple, part)), tuple(map(tuple, part[::-1]))) for part in parts}
+
+
+def test_strokes_are_distorted_and_stay_strokes() -> None:
     rng = np.random.default_rng(0)
-    places = np.cumsum(rng.standard_normal((30, 2)), axis=0) * 0.05
-    moves = np.diff(places, axis=0, prepend=places[:1]) / 0.05
-    drawing = np.column_stack([moves, np.zeros((30, 2)), places]).astype(np.float32)
+    drawing = strokes(SQUARE)
     found = StrokeDistortion(tremble=0.0)(drawing, rng)
     assert found.shape == drawing.shape
     assert found.dtype == np.float32
     assert (found[:, 2:4] == drawing[:, 2:4]).all()
     assert np.abs(found - drawing).max() > 0.01
-    again = np.diff(found[:, 4:], axis=0, prepend=found[:1, 4:]) / 0.05
-    np.testing.assert_allclose(found[:, :2], again, atol=1e-4)
+    # All of it by one affine map.
+    places = np.column_stack([drawing[:, 4:], np.ones(len(drawing))])
+    _, residual, *_ = np.linalg.lstsq(places, found[:, 4:], rcond=None)
+    assert residual.max() < 1e-9
+    moves = np.diff(found[:, 4:], axis=0, prepend=found[:1, 4:])
+    np.testing.assert_allclose(found[:, :2], moves, atol=1e-6)
     still = StrokeDistortion(0, 0, 0, 0, 0)(drawing, rng)
     np.testing.assert_allclose(still, drawing, atol=1e-6)
+
+
+def test_strokes_may_come_in_another_order_and_from_the_other_end() -> None:
+    rng = np.random.default_rng(0)
+    drawing = strokes(SQUARE)
+    orders = set()
+    for _ in range(30):
+        found = StrokeDistortion(0, 0, 0, 0, 0, reverse=0.5, reorder=1.0)(drawing, rng)
+        assert lines_of(found) == lines_of(drawing)
+        for mark in (2, 3):
+            assert found[:, mark].sum() == 3
+        begins, ends = np.flatnonzero(found[:, 2]), np.flatnonzero(found[:, 3])
+        assert (begins[1:] == ends[:-1] + 1).all()
+        assert (begins[0], ends[-1]) == (0, len(found) - 1)
+        moves = np.diff(found[:, 4:], axis=0, prepend=found[:1, 4:])
+        np.testing.assert_allclose(found[:, :2], moves, atol=1e-6)
+        orders.add(tuple(found[:, 4]))
+    assert len(orders) > 10
 
 
 def test_impossible_augmentation_is_refused() -> None:
@@ -575,5 +605,7 @@ def test_impossible_augmentation_is_refused() -> None:
         SpecAugment(feature_width=-1)
     with pytest.raises(ValueError, match="shear: expected"):
         StrokeDistortion(shear=-1)
+    with pytest.raises(ValueError, match="reverse: expected a finite number >= 0 and <= 1"):
+        StrokeDistortion(reverse=2)
     with pytest.raises(ValueError, match="sequence: expected 6 features, as of strokes, got 3"):
         StrokeDistortion()(np.zeros((4, 3)), np.random.default_rng(0))

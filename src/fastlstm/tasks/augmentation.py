@@ -75,18 +75,26 @@ class StrokeDistortion:
     ----------
     rotation, shear, scale, shift, tremble : float
         Deviations of what is drawn from normal distributions: radians; the tangent of the slant;
-        logarithms of width and height; parts of the drawing's size; and parts of a step's length.
+        logarithms of width and height; and parts of the drawing's size.
+    reverse : float
+        Probability that a stroke is drawn from its other end.
+    reorder : float
+        Probability that all strokes come in a random order.
     """
 
     rotation: float = 0.15
     shear: float = 0.2
     scale: float = 0.15
     shift: float = 0.03
-    tremble: float = 0.1
+    tremble: float = 0.005
+    reverse: float = 0.0
+    reorder: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("rotation", "shear", "scale", "shift", "tremble"):
             check_number(name, getattr(self, name), least=0)
+        for name in ("reverse", "reorder"):
+            check_number(name, getattr(self, name), least=0, most=1)
 
     def __call__(self, sequence: Array, rng: np.random.Generator) -> Array:
         """A distorted copy (T, 6).
@@ -103,13 +111,27 @@ class StrokeDistortion:
         turn = rng.normal(0, self.rotation)
         rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
         slant = np.array([[1, rng.normal(0, self.shear)], [0, 1]])
-        size = np.exp(rng.normal(0, self.scale, 2))
-        matrix = (rotation @ slant * size).T.astype(sequence.dtype)
-        distorted = sequence.copy()
-        moves, places = distorted[:, :2], distorted[:, 4:]
-        moves[:] = moves @ matrix + rng.normal(0, self.tremble, moves.shape)
-        places[:] = places @ matrix + rng.normal(0, self.shift, 2)
+        matrix = rotation @ slant * np.exp(rng.normal(0, self.scale, 2))
+        distorted = self._rearranged(sequence, rng)
+        places = distorted[:, 4:]
+        places[:] = places @ matrix.T + rng.normal(0, self.shift, 2)
+        places += rng.normal(0, self.tremble, places.shape)
+        distorted[:, :2] = np.diff(places, axis=0, prepend=places[:1])
         return distorted
+
+    def _rearranged(self, sequence: Array, rng: np.random.Generator) -> Array:
+        """A copy with strokes in another order, or drawn from the other end."""
+        strokes = np.split(sequence, np.flatnonzero(sequence[1:, 2]) + 1)
+        if len(strokes) > 1 and rng.random() < self.reorder:
+            strokes = [strokes[k] for k in rng.permutation(len(strokes))]
+        turned = [s[::-1] if rng.random() < self.reverse else s for s in strokes]
+        copy = np.concatenate(turned)
+        for marks in (copy[:, 2], copy[:, 3]):
+            marks[:] = 0
+        ends = np.cumsum([len(s) for s in strokes])
+        copy[ends - 1, 3] = 1
+        copy[np.concatenate([[0], ends[:-1]]), 2] = 1
+        return copy
 
 
 def _stretch(rng: np.random.Generator, count: int, widest: int) -> slice:

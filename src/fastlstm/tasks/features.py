@@ -326,8 +326,8 @@ def strokes(drawing: Sequence[Any] | Array, pen_up: Any = None, *, spacing: floa
     Returns
     -------
     ndarray of float32 (T, 6)
-        For each point: dx and dy from the point before (over a lifted pen as well) in units of
-        `spacing`; 1 where a stroke begins, 1 where one ends; x and y.
+        For each point: dx and dy from the point before, over a lifted pen as well; 1 where a stroke
+        begins, 1 where one ends; x and y.
 
     Raises
     ------
@@ -345,7 +345,7 @@ def strokes(drawing: Sequence[Any] | Array, pen_up: Any = None, *, spacing: floa
         begins.append(marks)
         ends.append(marks[::-1])
     places = np.concatenate(points)
-    moves = np.diff(places, axis=0, prepend=places[:1]) / spacing
+    moves = np.diff(places, axis=0, prepend=places[:1])
     return np.column_stack([moves, np.concatenate(begins), np.concatenate(ends), places]).astype(
         np.float32
     )
