@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 
 from fastlstm.decoding import ctc_beam_search, ctc_greedy
 from fastlstm.storage import FormatError
-from fastlstm.tasks import SequenceRecognizer
+from fastlstm.tasks import SequenceClassifier, SequenceRecognizer
 from fastlstm.tasks._batches import Ragged
 from fastlstm.tasks._networks import StepNetwork
 from fastlstm.tasks._ngram import NGram
@@ -250,6 +250,28 @@ def test_training_sequences_are_changed_anew_each_time_and_others_never() -> Non
     plain = SequenceRecognizer(4, **{**settings, "augment": None}).fit(X, y)
     first, second, third = (run.history_.losses for run in (*runs, plain))
     assert first == second != third
+
+
+def test_a_classifier_changes_its_training_sequences_too() -> None:
+    X, texts = spoken()
+    y = ["a" in text for text in texts]
+    seen: list[Array] = []
+
+    def louder(sequence: Array, rng: np.random.Generator) -> Array:
+        seen.append(sequence)
+        return np.repeat(sequence * rng.uniform(0.5, 2), 2, axis=0)
+
+    settings = {"epochs": 2, "validation_fraction": 0.25, "random_state": 0, "augment": louder}
+    first, second = (SequenceClassifier(4, **settings).fit(X, y) for _ in range(2))
+    assert len(seen) == 2 * 2 * 60
+    assert first.history_.losses == second.history_.losses
+    assert first.history_.validations == second.history_.validations
+    plain = SequenceClassifier(4, **{**settings, "augment": None}).fit(X, y)
+    assert plain.history_.losses != first.history_.losses
+    first.partial_fit(X, y)
+    assert len(seen) == 2 * 2 * 60 + 80
+    with pytest.raises(TypeError, match="augment: expected a callable or None, got 5"):
+        SequenceClassifier(4, augment=5).fit(X, y)
 
 
 def test_sequences_may_be_changed_to_other_lengths() -> None:

@@ -169,7 +169,12 @@ class Estimator(BaseEstimator):
             raise
 
     def _train_further(
-        self, make_batch: Callable[[Array], Any], count: int, *, lengths: Array | None = None
+        self,
+        make_batch: Callable[..., Any],
+        count: int,
+        *,
+        lengths: Array | None = None,
+        draws: bool = False,
     ) -> None:
         """One pass over `count` more examples, for `partial_fit`.
 
@@ -179,7 +184,13 @@ class Estimator(BaseEstimator):
         self._check_training()
         self._run_further(
             lambda seed: ShuffledBatches(
-                make_batch, count, batch_size=self.batch_size, epochs=1, seed=seed, lengths=lengths
+                make_batch,
+                count,
+                batch_size=self.batch_size,
+                epochs=1,
+                seed=seed,
+                lengths=lengths,
+                draws=draws,
             ),
             progress=bool(self.verbose),
         )

@@ -16,6 +16,7 @@ from fastlstm.tasks._estimator import Estimator
 from fastlstm.tasks._inputs import check_sequences
 from fastlstm.tasks._networks import PooledNetwork, Start, StepNetwork
 from fastlstm.tasks._scaling import Scaling
+from fastlstm.tasks.augmentation import Augment
 
 # Steps that are predicted at once, padding included.
 AT_ONCE = 2**15
@@ -76,6 +77,8 @@ class NumericEstimator(Estimator):
     bidirectional: bool
     dropout: float
     cell: str
+    # An argument of those whose targets do not depend on the number of steps.
+    augment: Augment | None = None
 
     n_features_in_: int
     _scaling: Scaling
@@ -104,6 +107,8 @@ class NumericEstimator(Estimator):
         `further`: they must have the features that are known, if there are any.
         """
         self._check_training()
+        if self.augment is not None and not callable(self.augment):
+            raise TypeError(f"augment: expected a callable or None, got {self.augment!r:.80}")
         features = self.n_features_in_ if further and self._is_fitted() else None
         sequences = check_sequences(X, lengths, features=features, dtype=np.float64)
         if not len(sequences.rows):
@@ -125,13 +130,37 @@ class NumericEstimator(Estimator):
             for part in (examples.take(training), examples.take(validation))
         )
         network = self._network(np.random.default_rng(seed))
+        raw = examples.take(training)
         self._train(
             network,
-            learnt.batch,
+            lambda which, rng: self._drawn(raw, learnt, which, rng),
             len(learnt.sequences),
             seed=seed,
             validate=(lambda: loss_of(network, held_out)) if len(validation) else None,
+            draws=True,
         )
+
+    def _drawn(
+        self, raw: Examples, scaled: Examples, which: Array, rng: np.random.Generator
+    ) -> tuple[Array, Array, Weighted]:
+        """A batch of these examples, changed by `augment`."""
+        if self.augment is None:
+            return scaled.batch(which)
+        some = raw.take(which)
+        changed = self._scaled(self._augmented(some.sequences, rng))
+        return Examples(changed, some.targets, some.weights).batch(np.arange(len(which)))
+
+    def _augmented(self, sequences: Ragged, rng: np.random.Generator) -> Ragged:
+        """Sequences as `augment` changes them; not standardised before nor after."""
+        assert self.augment is not None
+        changed = [np.asarray(self.augment(one, rng)) for one in sequences]
+        for one in changed:
+            if one.ndim != 2 or one.shape[1] != self.n_features_in_ or not np.isfinite(one).all():
+                raise ValueError(
+                    f"augment: expected finite numbers of shape (T, {self.n_features_in_}), got "
+                    f"{one.dtype} of shape {one.shape}"
+                )
+        return Ragged.of(changed, sequences.rows[:0])
 
     def _learn_further(self, examples: Examples) -> None:
         """One pass over examples, from the network as it is or, without one, a new one."""
@@ -140,7 +169,11 @@ class NumericEstimator(Estimator):
             self.n_features_in_ = len(self._scaling.mean)
             self._take_untrained(self._network(np.random.default_rng(self._new_seed())))
         scaled = Examples(self._scaled(examples.sequences), examples.targets, examples.weights)
-        self._train_further(scaled.batch, len(scaled.sequences))
+        self._train_further(
+            lambda which, rng: self._drawn(examples, scaled, which, rng),
+            len(scaled.sequences),
+            draws=True,
+        )
 
     def _scaled(self, sequences: Ragged) -> Ragged:
         return Ragged(self._scaling.apply("X", sequences.rows), sequences.lengths)

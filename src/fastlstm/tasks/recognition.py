@@ -176,8 +176,6 @@ class SequenceRecognizer(NumericEstimator):
         sequences = self._check_input(X, lengths)
         stack = check_size("stack", self.stack)
         order = check_size("ngram_order", self.ngram_order, most=16)
-        if self.augment is not None and not callable(self.augment):
-            raise TypeError(f"augment: expected a callable or None, got {self.augment!r:.80}")
         labels, joined = check_labels(y, len(sequences))
         classes = classes_of(labels)
         number = {label: k for k, label in enumerate(classes, 1)}
@@ -199,7 +197,9 @@ class SequenceRecognizer(NumericEstimator):
             if rng is None or self.augment is None:
                 batch = scaled.take(which)
             else:
-                batch = self._augmented(sequences.take(which), chosen, rng)
+                changed = self._augmented(sequences.take(which), rng)
+                check_room(changed.lengths, chosen, self.stack)
+                batch = self._scaled(changed)
             return (*batch.padded(), (batch.lengths, *joined_targets(chosen)))
 
         def validate() -> float:
@@ -222,19 +222,6 @@ class SequenceRecognizer(NumericEstimator):
             found = best_paths(self._read(list(sequences.take(validation)), None))
             self.validation_error_ = error_rate((targets[k] for k in validation), found)
         return self
-
-    def _augmented(self, sequences: Ragged, targets: list[Ids], rng: np.random.Generator) -> Ragged:
-        """Changed sequences, ready for the network."""
-        assert self.augment is not None
-        changed = [np.asarray(self.augment(one, rng)) for one in sequences]
-        for one in changed:
-            if one.ndim != 2 or one.shape[1] != self.n_features_in_ or not np.isfinite(one).all():
-                raise ValueError(
-                    f"augment: expected finite numbers of shape (T, {self.n_features_in_}), got "
-                    f"{one.dtype} of shape {one.shape}"
-                )
-        check_room(np.array([len(one) for one in changed]), targets, self.stack)
-        return self._scaled(Ragged.of(changed, sequences.rows[:0]))
 
     def _scaled(self, sequences: Ragged) -> Ragged:
         return super()._scaled(sequences).stacked(self.stack)

@@ -18,6 +18,7 @@ from fastlstm.tasks._numeric import (
 )
 from fastlstm.tasks._scaling import Scaling
 from fastlstm.tasks._sklearn import ClassifierMixin, RegressorMixin, accuracy_score, r2_score
+from fastlstm.tasks.augmentation import Augment
 
 
 class SequenceClassifier(ClassifierMixin, LabellingEstimator):
@@ -38,6 +39,9 @@ class SequenceClassifier(ClassifierMixin, LabellingEstimator):
         What represents the sequence; see `fastlstm.Pooling`.
     cell : {"lstm", "rnn"}
         "rnn" is the plain recurrent network, for comparison.
+    augment : callable, optional
+        ``augment(sequence, rng)`` changes each training sequence anew in each epoch; see
+        `fastlstm.tasks.augmentation`. Not kept in files.
     epochs : int
         The most passes over the training part.
     batch_size : int
@@ -94,6 +98,7 @@ class SequenceClassifier(ClassifierMixin, LabellingEstimator):
         dropout: float = 0.2,
         pooling: str = "mean",
         cell: str = "lstm",
+        augment: Augment | None = None,
         epochs: int = 50,
         batch_size: int = 16,
         learning_rate: float = 5e-3,
