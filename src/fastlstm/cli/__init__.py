@@ -15,12 +15,13 @@ from collections.abc import Sequence
 
 from fastlstm._config import show_config
 from fastlstm._version import __version__
-from fastlstm.cli import classify, lm, recognize
+from fastlstm.cli import classify, forecast, lm, recognize
 from fastlstm.cli.errors import CommandError, Interrupted
 
 DESCRIPTION = """\
 LSTM networks on the CPU. `fastlstm lm` trains and uses language models, `fastlstm classify` puts
-texts into classes, `fastlstm recognize` writes down speech and handwriting.
+texts into classes, `fastlstm recognize` writes down speech and handwriting, `fastlstm forecast`
+continues time series.
 """
 EPILOG = """\
 examples:
@@ -32,6 +33,8 @@ examples:
       learn to tell good reviews from bad ones
   fastlstm recognize train digits.csv --out digits.safetensors
       learn to write down recordings, from rows like "zero.wav,0"
+  fastlstm forecast train load.csv --target load --out load.safetensors
+      learn to forecast a series
   fastlstm config
       how this copy was built, for a bug report
 """
@@ -51,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     lm.add_parser(commands)
     classify.add_parser(commands)
     recognize.add_parser(commands)
+    forecast.add_parser(commands)
     config = commands.add_parser(
         "config",
         help="print how this copy was built",

@@ -13,7 +13,14 @@ from fastlstm._extras import import_extra
 from fastlstm.cli import plots
 from fastlstm.cli.arguments import add_command, real, use_threads, whole
 from fastlstm.cli.errors import CommandError
-from fastlstm.cli.models import check_target, fit_and_save, load_model, reason, remark
+from fastlstm.cli.models import (
+    check_picture,
+    check_target,
+    fit_and_save,
+    load_model,
+    reason,
+    remark,
+)
 from fastlstm.cli.tables import STDIN, read_texts, write_rows
 
 if TYPE_CHECKING:
@@ -287,7 +294,7 @@ def _rounded(value: float) -> float:
 def evaluate_model(options: argparse.Namespace) -> int:
     """``fastlstm classify evaluate``."""
     use_threads(options)
-    _check_picture(options.picture)
+    check_picture("--picture", options.picture, plots.CONFUSION)
     classifier = load_model(_text_classifier().load, options.model)
     texts, labels = read_texts(options.file, options.text_column, options.label_column)
     metrics: Any = import_extra("sklearn.metrics", extra="tasks", purpose="measures of classes")
@@ -342,23 +349,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
         )
         for row in rows
     )
-
-
-def _check_picture(path: str | None) -> None:
-    """Refuse a picture that cannot be drawn, or would replace another one."""
-    if path is None:
-        return
-    if not plots.can_plot():
-        raise CommandError("--picture: needs matplotlib: pip install 'fastlstm[plot]'")
-    target = Path(path)
-    try:
-        if target.exists() and not plots.is_ours(target, plots.CONFUSION):
-            raise CommandError(
-                f"--picture {path}: exists and is no confusion matrix of fastlstm's, so it is not "
-                "overwritten"
-            )
-    except OSError as error:
-        raise CommandError(f"--picture {path}: {reason(error)}") from None
 
 
 def _draw(path: Path, counts: Sequence[Sequence[int]], names: Sequence[str], title: str) -> None:

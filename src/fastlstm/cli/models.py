@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastlstm import storage
+from fastlstm.cli import plots
 from fastlstm.cli.errors import CommandError, Interrupted
 
 Model = TypeVar("Model")
@@ -43,6 +44,38 @@ def check_target(path: Path, kind: str) -> None:
         raise CommandError(str(error)) from None
     except OSError as error:
         raise CommandError(f"--out {path}: cannot be written: {reason(error)}") from None
+
+
+def check_picture(option: str, path: str | None, software: str) -> None:
+    """Refuse a picture that cannot be drawn, or would replace another one.
+
+    Parameters
+    ----------
+    option : str
+        That names it, such as "--plot".
+    path : str, optional
+    software : str
+        What is written into pictures of this kind, which may be replaced; see `plots.is_ours`.
+
+    Raises
+    ------
+    CommandError
+    """
+    if path is None:
+        return
+    if not plots.can_plot():
+        raise CommandError(f"{option}: needs matplotlib: pip install 'fastlstm[plot]'")
+    target = Path(path)
+    try:
+        if not target.parent.is_dir():
+            raise CommandError(f"{option} {path}: there is no folder {target.parent}")
+        if target.exists() and not plots.is_ours(target, software):
+            raise CommandError(
+                f"{option} {path}: exists and is no {software.removeprefix('fastlstm ')} of "
+                "fastlstm's, so it is not overwritten"
+            )
+    except OSError as error:
+        raise CommandError(f"{option} {path}: {reason(error)}") from None
 
 
 def load_model(load: Callable[[str], Model], path: str) -> Model:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 # Written into every PNG of ours, so that a picture of somebody else's is never overwritten.
 SOFTWARE = "fastlstm loss curve"
 CONFUSION = "fastlstm confusion matrix"
+FORECAST = "fastlstm forecast"
 HOW_TO_GET = "no loss curve: it needs matplotlib: pip install 'fastlstm[plot]'"
 
 # Cells have their numbers in them up to so many labels.
@@ -72,6 +74,11 @@ def confusion_matrix(
     axes.set_yticks(places, labels)
     axes.set(xlabel="predicted", ylabel="label", title=title)
     figure.savefig(path, format="png", dpi=120, metadata={"Software": CONFUSION})
+
+
+def save(figure: Any, path: Path, software: str) -> None:
+    """Write a figure of matplotlib's, with `software` in it for `is_ours`."""
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": software})
 
 
 def _block_means(points: Points, blocks: int = 50) -> Points:

@@ -81,6 +81,12 @@ class Memory:
             for values, index, flat in zip(self.history, self.indices, self.flat, strict=True)
         ]
 
+    def index_name(self) -> str | None:
+        """Of the first series' index."""
+        index = self.indices[0]
+        name = index.get("name") if isinstance(index, dict) else getattr(index, "name", None)
+        return None if name is None else str(name)
+
     def scale_of(self, series: Series) -> Scale:
         """That of training; if several series were learnt, the series' own."""
         return Scale.of("y", series.values) if self.several else self.scales[0]

@@ -46,7 +46,7 @@ def figure(
             axes.set_ylabel(str(name))
         axes.margins(x=0.01)
         axes.grid(alpha=0.3)
-    panels[0].legend(loc="upper left", ncols=4, fontsize="small")
+    panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
     if history.index is not None:
         drawn.autofmt_xdate()
     return drawn

@@ -78,6 +78,10 @@ class Forecaster(Estimator):
 
     Attributes
     ----------
+    variables_, known_ : tuple, or None
+        Names of the columns of y and X, where pandas objects had them.
+    index_name_ : str, or None
+        Of the index of y.
     history_ : History
         Losses of the steps, and validations.
 
@@ -440,7 +444,22 @@ class Forecaster(Estimator):
             None if came is None else came.values[: self.horizon],
         )
 
-    # --- checks -----------------------------------------------------------------------------------
+    # --- what it was fitted on, and checks --------------------------------------------------------
+
+    @property
+    def variables_(self) -> tuple[Any, ...] | None:
+        self._check_is_fitted()
+        return self._memory.layout.names
+
+    @property
+    def known_(self) -> tuple[Any, ...] | None:
+        self._check_is_fitted()
+        return self._memory.layout.column_names
+
+    @property
+    def index_name_(self) -> str | None:
+        self._check_is_fitted()
+        return self._memory.index_name()
 
     def _levels(self) -> tuple[float, ...]:
         return tuple(self.quantiles or ())
