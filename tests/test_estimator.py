@@ -212,14 +212,14 @@ def clone_state(estimator: SequenceClassifier) -> SequenceClassifier:
 def interrupted(train: Callable[..., None], *, after: int) -> Callable[..., None]:
     """Training in which Ctrl-C comes within step number `after`."""
 
-    def trained(network: Any, make_batch: Callable[[Array], Any], *more: Any, **named: Any) -> None:
+    def trained(network: Any, make_batch: Callable[..., Any], *more: Any, **named: Any) -> None:
         made = []
 
-        def making(which: Array) -> Any:
+        def making(which: Array, *rng: np.random.Generator) -> Any:
             made.append(which)
             if len(made) == after:
                 os.kill(os.getpid(), signal.SIGINT)
-            return make_batch(which)
+            return make_batch(which, *rng)
 
         train(network, making, *more, **named)
 
@@ -270,8 +270,8 @@ def test_a_loss_that_is_not_finite_is_an_error_and_leaves_the_best_weights() -> 
     def spoiled(network: Any, make_batch: Any, *more: Any, **named: Any) -> None:
         made = []
 
-        def making(which: Array) -> Any:
-            x, lengths, target = make_batch(which)
+        def making(which: Array, *rng: np.random.Generator) -> Any:
+            x, lengths, target = make_batch(which, *rng)
             made.append(which)
             return (np.full_like(x, np.nan) if len(made) == 17 else x), lengths, target
 
