@@ -10,7 +10,7 @@ from benchmarks.quality.harness import Task
 # In the order of the tables.
 _ORDER = [
     "stsa_binary", "rt_polarity", "trec", "tinyshakespeare", "ptb", "multi30k", "spoken_digits",
-    "pendigits", "omniglot", "japanese_vowels", "etth1",
+    "spoken_strings", "pendigits", "omniglot", "japanese_vowels", "etth1",
 ]  # fmt: skip
 NAMES = [name for name in _ORDER if Path(__file__).with_name(f"{name}.py").is_file()]
 
