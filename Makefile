@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 # What an installed tree was built from: a change to any of these rebuilds it.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h src/fastlstm/_core/*.pyx src/fastlstm/_core/*.pxd)
 # What runs once more on the path that works everywhere: plain C, and SciPy's BLAS.
-BLAS_TESTS := $(patsubst %,tests/test_%.py,core flush fork lstm lstm_laws lstm_oracle lstm_gradients stack \
+BLAS_TESTS := $(patsubst %,tests/test_%.py,attention core flush fork lstm lstm_laws lstm_oracle lstm_gradients stack \
               stream stream_use threads variants variants_gradients variants_oracle)
 # What runs once more on the narrower of two sets of packed kernels.
-AVX2_TESTS := $(patsubst %,tests/test_%.py,core flush lstm lstm_oracle lstm_gradients stack weights \
+AVX2_TESTS := $(patsubst %,tests/test_%.py,attention core flush lstm lstm_oracle lstm_gradients stack weights \
               variants variants_gradients variants_oracle)
 BASE ?= HEAD~1
 HEAD ?= HEAD

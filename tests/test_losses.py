@@ -246,6 +246,105 @@ def test_cross_entropy_equals_torchs(classes: int, ignore_index: int | None, dty
     assert_close(d_logits, theirs.grad.numpy(), 2 * ROUNDING[dtype])
 
 
+# --- label smoothing ------------------------------------------------------------------------------
+
+
+def smoothed_of(logits: Array, targets: Array, smoothing: float) -> tuple[float, Array]:
+    """The definition: cross-entropy with a distribution, by SciPy, in float64."""
+    classes = logits.shape[-1]
+    wide, picked = logits.astype(np.float64).reshape(-1, classes), targets.reshape(-1)
+    learnt = np.full(wide.shape, smoothing / classes)
+    learnt[np.arange(len(wide)), picked] += 1 - smoothing
+    loss = -math.fsum((learnt * log_softmax(wide, axis=1)).ravel()) / len(wide)
+    return loss, ((softmax(wide, axis=1) - learnt) / len(wide)).reshape(logits.shape)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9, 1.0])
+@pytest.mark.parametrize("classes", [1, 2, 7, 8, 9, 130, 2500])
+@every_dtype
+def test_smoothed_cross_entropy_is_its_definition(
+    classes: int, smoothing: float, dtype: Any
+) -> None:
+    logits, targets = draw((3, 4), classes, dtype)
+    loss, d_logits = softmax_cross_entropy(logits, targets, label_smoothing=smoothing)
+    expected, gradients = smoothed_of(logits, targets, smoothing)
+    assert abs(loss - expected) <= ROUNDING[dtype] * max(1, expected)
+    # Of a probability, that is before what is learnt is taken off.
+    assert np.abs(d_logits - gradients).max() <= ROUNDING[dtype] / targets.size
+
+
+def test_no_smoothing_has_the_bits_of_none_at_all() -> None:
+    logits, targets = draw((5,), 9, np.float32)
+    loss, d_logits = softmax_cross_entropy(logits, targets, label_smoothing=0)
+    expected, gradients = softmax_cross_entropy(logits, targets)
+    assert loss == expected
+    assert_same_bits(d_logits, gradients)
+
+
+def test_smoothed_gradients_are_finite_differences_and_ignored_targets_have_none() -> None:
+    logits, targets = draw((2, 3), 9, np.float64)
+    targets[1, 1] = -1
+
+    def run(logits: Array) -> tuple[float, Array]:
+        return softmax_cross_entropy(logits, targets, ignore_index=-1, label_smoothing=0.2)
+
+    _, d_logits = run(logits)
+    expected = gradient(lambda arrays: run(arrays["logits"])[0], {"logits": logits})["logits"]
+    assert_close(d_logits, expected, 1e-11)
+    assert not d_logits[1, 1].any()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("smoothing", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("classes", [2, 50, 1003])
+@every_dtype
+def test_smoothed_cross_entropy_equals_torchs(classes: int, smoothing: float, dtype: Any) -> None:
+    torch = pytest.importorskip("torch")
+    logits, targets = draw((6, 11), classes, dtype, seed=classes)
+    targets[2:4] = -100
+    loss, d_logits = softmax_cross_entropy(
+        logits, targets, ignore_index=-100, label_smoothing=smoothing
+    )
+    theirs = torch.tensor(logits, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(
+        theirs.reshape(-1, classes), torch.tensor(targets).reshape(-1), label_smoothing=smoothing
+    )
+    expected.backward()
+    assert abs(loss - expected.item()) <= ROUNDING[dtype] * expected.item()
+    gradients = theirs.grad.numpy()
+    assert np.abs(d_logits - gradients).max() <= ROUNDING[dtype] / (targets >= 0).sum()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", EXTREMES)
+@every_dtype
+def test_smoothed_extremes_are_what_they_are_in_torch(name: str, dtype: Any) -> None:
+    torch = pytest.importorskip("torch")
+    row, target = EXTREMES[name]
+    logits = np.array([[1, 2, 3], row], dtype)
+    loss, _ = softmax_cross_entropy(logits, np.array([2, target]), label_smoothing=0.1)
+    expected = torch.nn.functional.cross_entropy(
+        torch.tensor(logits), torch.tensor([2, target]), label_smoothing=0.1
+    )
+    np.testing.assert_allclose(loss, expected.item(), rtol=ROUNDING[dtype])
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "error"),
+    [
+        (-0.1, ValueError),
+        (1.1, ValueError),
+        (math.nan, ValueError),
+        ("a", TypeError),
+        (True, TypeError),
+    ],
+)
+def test_label_smoothing_is_a_part(smoothing: Any, error: type[Exception]) -> None:
+    logits, targets = draw((4,), 5, np.float32)
+    with pytest.raises(error, match=r"^label_smoothing: expected "):
+        softmax_cross_entropy(logits, targets, label_smoothing=smoothing)
+
+
 # --- targets -------------------------------------------------------------------------------------
 
 
@@ -387,7 +486,7 @@ def test_a_weight_of_zero_leaves_out_even_what_cannot_be() -> None:
         ({"weights": np.ones(5, np.float32)}, ValueError, "weights: expected shape"),
         ({"weights": np.array([1, 1, 1, -1], np.float32)}, ValueError, "weights: .*>= 0"),
         ({"weights": np.array([1, 1, 1, np.nan], np.float32)}, ValueError, "weights: .*finite"),
-        ({"label_smoothing": 1.0}, ValueError, "label_smoothing: .*< 1, got 1"),
+        ({"label_smoothing": 1.5}, ValueError, "label_smoothing: .*<= 1, got 1.5"),
         ({"label_smoothing": -0.1}, ValueError, "label_smoothing: .*>= 0"),
         ({"label_smoothing": "much"}, TypeError, "label_smoothing: expected a number"),
     ],

@@ -150,6 +150,22 @@ def test_pieces_are_those_of_tokenizers(pieces: Tokenizer) -> None:
         assert [id_ - 4 for id_ in pieces.encode(text)] == encoded.ids
 
 
+@pytest.mark.parametrize("text", ["", "a", " two  blanks ", "日本 is 😀", "x\U0001f600\u200dé"])
+def test_what_ids_add_to_a_text_joins_to_it(pieces: Tokenizer, text: str) -> None:
+    for tokenizer in (pieces, Tokenizer.fit([text], level="char")):
+        added = tokenizer.pieces(tokenizer.encode(text))
+        assert "".join(added) == text
+        assert len(added) == len(tokenizer.encode(text))
+
+
+def test_special_ids_and_halves_of_characters_are_pieces_too(pieces: Tokenizer) -> None:
+    assert pieces.pieces(pieces.encode("a", begin=True, end=True)) == ["<begin>", " a", "<end>"]
+    broken = pieces.encode("é")[:-1]
+    assert "".join(pieces.pieces(broken)) == ""
+    words = Tokenizer.fit(["a b"])
+    assert words.pieces(words.encode("b x a")) == ["b", "<unknown>", "a"]
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 

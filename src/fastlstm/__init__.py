@@ -18,6 +18,7 @@ from fastlstm.threads import set_num_threads as set_num_threads
 if TYPE_CHECKING:
     from fastlstm import init as init
     from fastlstm._config import show_config as show_config
+    from fastlstm.attention import Attention as Attention
     from fastlstm.cell import LSTMCell as LSTMCell
     from fastlstm.ctc import ctc_loss as ctc_loss
     from fastlstm.decoding import ctc_beam_search as ctc_beam_search
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 # it is first asked for.
 _HOMES = {
     "show_config": "_config",
+    "Attention": "attention",
     "LSTMCell": "cell",
     "ctc_loss": "ctc",
     "ctc_beam_search": "decoding",
@@ -63,12 +65,12 @@ _HOMES = {
     "Trainer": "training",
 }
 _MODULES = (
-    "cell", "checkpoints", "ctc", "decoding", "init", "layers", "losses", "optim", "pooling",
-    "reference", "rnn", "saving", "schedules", "storage", "tasks", "training",
+    "attention", "cell", "checkpoints", "ctc", "decoding", "init", "layers", "losses", "optim",
+    "pooling", "reference", "rnn", "saving", "schedules", "storage", "tasks", "training",
 )  # fmt: skip
 __all__ = [  # written out for type checkers
-    "LSTM", "RNN", "SGD", "Adam", "AdamW", "Dropout", "Embedding", "LSTMCell", "Linear",
-    "Parameters", "Pooling", "Stream", "Trainer", "__version__", "clip_grad_norm",
+    "LSTM", "RNN", "SGD", "Adam", "AdamW", "Attention", "Dropout", "Embedding", "LSTMCell",
+    "Linear", "Parameters", "Pooling", "Stream", "Trainer", "__version__", "clip_grad_norm",
     "ctc_beam_search", "ctc_greedy", "ctc_loss", "get_num_threads", "load", "mean_squared_error",
     "quantile_loss", "save", "set_num_threads", "show_config", "softmax_cross_entropy",
 ]  # fmt: skip

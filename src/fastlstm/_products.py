@@ -11,6 +11,8 @@ from fastlstm.threads import team
 
 # A sum waits for memory: an addition takes as long as so many operations of a product.
 OPERATIONS_PER_SUM = 16.0
+# What an element of a softmax costs, in the same measure.
+OPERATIONS_PER_EXPONENTIAL = 40.0
 
 
 def matmul(
@@ -37,6 +39,44 @@ def matmul(
         packed = is_packed(a.dtype) and not transpose_b
         with team(2.0 * rows * columns * inner, blas=not packed) as threads:
             _core.matmul(out, a, b, transpose_a, transpose_b, accumulate, threads, packed)
+    return out
+
+
+def matmul_batch(
+    a: Array,
+    b: Array,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
+    """op(A[i])·op(B[i]) for each i of two C-contiguous stacks of matrices, or added to `out`.
+
+    On the packed path what one product is does not depend on the others, nor on zeros at the ends
+    of what is summed.
+    """
+    batch, rows, inner = a.shape
+    if transpose_a:
+        rows, inner = inner, rows
+    columns = b.shape[1 if transpose_b else 2]
+    if out is None:
+        out = np.empty((batch, rows, columns), a.dtype)
+    if inner == 0 and not accumulate:
+        out[...] = 0
+    elif out.size and inner:
+        packed = is_packed(a.dtype)
+        with team(2.0 * out.size * inner, blas=not packed) as threads:
+            _core.matmul_batch(out, a, b, transpose_a, transpose_b, accumulate, threads, packed)
+    return out
+
+
+def softmax_batch(x: Array, lengths: Array) -> Array:
+    """Softmax over the first lengths[i] elements of each row of x[i], zeros behind them."""
+    out = np.empty_like(x)
+    if x.size:
+        with team(OPERATIONS_PER_EXPONENTIAL * x.size, blas=False) as threads:
+            _core.softmax_batch(out, x, lengths, threads)
     return out
 
 

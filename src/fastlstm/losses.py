@@ -57,14 +57,14 @@ def softmax_cross_entropy(
         What the loss of each target is multiplied by, >= 0, of the dtype of the logits. The mean
         is still over the number of targets, not over the weights.
     label_smoothing : float
-        The part of the target's probability that is spread over all V classes, from 0 to below 1
+        The part of the target's probability that is spread over all V classes, from 0 to 1
         (Szegedy et al. 2016, "Rethinking the inception architecture for computer vision").
 
     Returns
     -------
     loss : float
-        Mean over the targets that count. Infinite if one of them has the logit -inf, NaN if a
-        row that counts has a NaN, a +inf, or nothing but -inf.
+        Mean over the targets that count. Infinite if one of them has the logit -inf (with
+        smoothing: any class), NaN if a row that counts has a NaN, a +inf, or nothing but -inf.
     d_logits : ndarray (..., V)
         (softmax(logits) - onehot(target)) / number of targets that count, where the one is
         smoothed and the row weighted if that is asked for; fresh, of the dtype of the logits.
@@ -100,14 +100,12 @@ def softmax_cross_entropy(
     counted = targets.size - int(np.count_nonzero(targets == ignored))
     if counted == 0:
         raise ValueError("targets: expected at least one that counts, got none")
-    smoothing = check_number("label_smoothing", label_smoothing, least=0, below=1)
+    smoothing = check_number("label_smoothing", label_smoothing, least=0, most=1)
     weights = _check_weights(weights, logits)
 
     rows = compact(logits).reshape(-1, classes)
-    losses, d_logits = _row_losses(rows, compact(targets), ignored, counted)
+    losses, d_logits = _row_losses(rows, compact(targets), ignored, counted, smoothing)
     with np.errstate(all="ignore"):
-        if smoothing:
-            _smooth(losses, d_logits, rows, targets, smoothing, targets != ignored, counted)
         if weights is not None:
             losses = np.where(weights > 0, losses * weights, 0)
             d_logits *= weights[:, np.newaxis]
@@ -154,12 +152,16 @@ def softmax_log_prob(logits: Array, targets: Array) -> Array:
     return found.reshape(targets.shape)
 
 
-def _row_losses(rows: Array, targets: Array, ignored: int, counted: int) -> tuple[Array, Array]:
+def _row_losses(
+    rows: Array, targets: Array, ignored: int, counted: int, smoothing: float = 0.0
+) -> tuple[Array, Array]:
     """-log softmax(logits)[target] of each row of logits (N, V), and the gradient of its mean."""
     d_rows = np.empty_like(rows)
     sums, shifted = np.empty(len(rows)), np.empty(len(rows))
     with team(_OPERATIONS * rows.size, blas=False) as threads:
-        _core.cross_entropy(d_rows, sums, shifted, rows, targets, ignored, counted, threads)
+        _core.cross_entropy(
+            d_rows, sums, shifted, rows, targets, ignored, counted, smoothing, threads
+        )
     with np.errstate(all="ignore"):
         return np.log(sums) - shifted, d_rows
 
@@ -172,23 +174,6 @@ def _check_weights(weights: Array | None, logits: Array) -> Array | None:
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError("weights: expected finite numbers >= 0")
     return weights.reshape(-1)
-
-
-def _smooth(
-    losses: Array,
-    d_logits: Array,
-    rows: Array,
-    targets: Array,
-    smoothing: float,
-    counts: Array,
-    counted: int,
-) -> None:
-    """Add what smoothing changes: its part of the target's probability goes to all classes."""
-    which = np.flatnonzero(counts)
-    picked = rows[which, targets[which]].astype(np.float64)
-    losses[which] += smoothing * (picked - rows[which].mean(axis=1, dtype=np.float64))
-    d_logits[which, targets[which]] += smoothing / counted
-    d_logits[which] -= smoothing / (counted * rows.shape[1])
 
 
 def mean_squared_error(prediction: Array, target: Array) -> tuple[float, Array]:

@@ -123,6 +123,25 @@ def _text_classifier_seeds() -> list[bytes]:
     return [_written(model.save) for model in models]
 
 
+def _translator_seeds() -> list[bytes]:
+    from fastlstm.tasks import Translator
+
+    small: dict[str, Any] = {
+        "embedding_size": 2, "epochs": 1, "validation_fraction": 0, "random_state": 0,
+    }  # fmt: skip
+    sources, targets = ["a good one", "bad, too", "日本"], ["一", "to , bad", "japan"]
+    models = [
+        Translator(2, level="word", **small).fit(sources, targets),
+        Translator(2, max_vocabulary=260, joint_vocabulary=True, num_layers=2, **small).fit(
+            sources, targets
+        ),
+        Translator(
+            3, level="char", cell="rnn", bidirectional=False, attention="additive", **small
+        ).fit(sources, targets),
+    ]
+    return [_written(model.save) for model in models]
+
+
 def _forecaster_seeds() -> list[bytes]:
     import pandas
 
@@ -296,6 +315,18 @@ def _load_text_classifier(path: Path) -> None:
         classifier.predict(["a good one", "", "日本 😀"])
 
 
+def _load_translator(path: Path) -> None:
+    from fastlstm.tasks import Translator
+
+    translator = Translator.load(path)
+    parameters = translator.network_.parameters().values()
+    finite = all(np.isfinite(array).all() for array in parameters)
+    # A translation may be as long as the file says.
+    if finite and sum(array.size for array in parameters) < 10_000 and translator.length_ratio_ < 9:
+        with np.errstate(all="ignore"):
+            translator.translate(["a good one", "", "日本 😀"], beam_size=2, length_penalty=1)
+
+
 def _load_forecaster(path: Path) -> None:
     forecaster = Forecaster.load(path)
     size = sum(array.size for array in forecaster.network_.parameters().values())
@@ -361,6 +392,9 @@ LOADERS: dict[str, Loader] = {
     "sequence-recognizer": Loader(
         _recognizer_seeds, _change_ours,
         lambda path: void(SequenceRecognizer.load(path)), 64, package="sklearn",
+    ),
+    "translator": Loader(
+        _translator_seeds, _change_ours, _load_translator, 64, package="sklearn"
     ),
     "text-classifier": Loader(
         _text_classifier_seeds, _change_ours, _load_text_classifier, 64, package="sklearn"

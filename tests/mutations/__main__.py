@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.mutations import callers, general_cell, kernels, layers, losses, time_loop
@@ -110,7 +111,7 @@ class Copy:
         if done.returncode:
             sys.exit(f"{done.stdout}\ndoes not build")
 
-    def tests(self, isa: str = "", files: list[str] = TESTS) -> tuple[bool, str]:
+    def tests(self, isa: str = "", files: Sequence[str] = TESTS) -> tuple[bool, str]:
         """Whether they are green, on an instruction set if told, and the first that is not."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not oracle"]
         # The other instruction sets would be broken in the same way, at twice the time.
@@ -128,7 +129,8 @@ class Copy:
 
     def red_somewhere(self) -> str:
         """The first test that is red on the processor's own instruction set or with BLAS."""
-        everything = list(dict.fromkeys([*TESTS, *itertools.chain(*TESTS_OF.values())]))
+        others = (mutation.tests for mutation in MUTATIONS)
+        everything = list(dict.fromkeys([*TESTS, *itertools.chain(*TESTS_OF.values(), *others)]))
         return self.tests(files=everything)[1] or self.tests(BLAS_ONLY)[1]
 
     def broken_by(self, mutation: Mutation) -> tuple[bool, str]:
@@ -139,7 +141,8 @@ class Copy:
         try:
             if mutation.compiled:
                 self.build()
-            return self.tests(mutation.isa, TESTS_OF.get(mutation.file, TESTS))
+            tests = mutation.tests or TESTS_OF.get(mutation.file, TESTS)
+            return self.tests(mutation.isa, tests)
         finally:
             # With a new time, so that the next build does not take what came of the mutation.
             path.write_text(source, encoding="utf-8")

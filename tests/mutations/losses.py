@@ -1,10 +1,72 @@
-"""Mutations of CTC: its loss, and prefix beam search."""
+"""Mutations of losses and what is near them: label smoothing, CTC, and prefix beam search."""
 
 from __future__ import annotations
 
-from tests.mutations.mutation import BEAM, CTC, Mutation
+from tests.mutations.mutation import BEAM, CTC, DENSE, Mutation
+
+_SMOOTHING = ("tests/test_losses.py",)
+_ATTENTION = ("tests/test_attention.py",)
 
 MUTATIONS = [
+    # --- label smoothing and attention's softmax --------------------------------------------------
+    Mutation(
+        "smoothing: the target keeps all of its weight in the loss",
+        DENSE,
+        "shifted[row] = (1 - smoothing) * (<double>",
+        "shifted[row] = (<double>",
+        tests=_SMOOTHING,
+    ),
+    Mutation(
+        "smoothing: the target keeps all of its weight in the gradient",
+        DENSE,
+        "<real>((1 - smoothing) / counted)",
+        "<real>(1 / counted)",
+        tests=_SMOOTHING,
+    ),
+    Mutation(
+        "smoothing: no share for the classes at the end",
+        DENSE,
+        "range(whole, classes)",
+        "range(0)",
+        tests=_SMOOTHING,
+    ),
+    Mutation(
+        "smoothing: a share for one class too many",
+        DENSE,
+        "counted / classes))",
+        "counted / (classes - 1)))",
+        tests=_SMOOTHING,
+    ),
+    Mutation(
+        "smoothing: one of the sums left out",
+        DENSE,
+        "        total += sums[lane]",
+        "        total = sums[lane]",
+        tests=_SMOOTHING,
+    ),
+    Mutation(
+        "softmax: what lies past an end counts",
+        DENSE,
+        "&most, &x[row, 0], n, 1.0)",
+        "&most, &x[row, 0], out.shape[1], 1.0)",
+        tests=_ATTENTION,
+    ),
+    Mutation(
+        "softmax: no zeros past an end",
+        DENSE,
+        "memset(&out[row, n], 0,",
+        "memset(&out[row, n], 1,",
+        tests=_ATTENTION,
+    ),
+    Mutation(
+        "batched product: the first matrix for all",
+        DENSE,
+        "                _matmul_rows(out[i], a[i], b[i], transpose_a, transpose_b, accumulate,\n"
+        "                             0, out.shape[1], k, packed)\n        else:",
+        "                _matmul_rows(out[i], a[i], b[0], transpose_a, transpose_b, accumulate,\n"
+        "                             0, out.shape[1], k, packed)\n        else:",
+        tests=_ATTENTION,
+    ),
     # --- CTC -------------------------------------------------------------------------------------
     Mutation(
         "ctc: no blank needed between labels that repeat",

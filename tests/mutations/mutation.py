@@ -38,13 +38,17 @@ BEAM = "src/fastlstm/_core/beam.pyx"
 
 @dataclass(frozen=True)
 class Mutation:
-    """`old`, which occurs once in `file`, becomes `new`; tested on an instruction set if named."""
+    """`old`, which occurs once in `file`, becomes `new`.
+
+    Tested on an instruction set if one is named, and by tests of its own if these are.
+    """
 
     name: str
     file: str
     old: str
     new: str
     isa: str = ""
+    tests: tuple[str, ...] = ()
 
     @property
     def compiled(self) -> bool:

@@ -7,7 +7,15 @@ and beam, which few need: ctc.py and decoding.py import them by themselves.
 """
 
 from fastlstm._core.blas import INTEGER_BITS as BLAS_INTEGER_BITS
-from fastlstm._core.dense import cross_entropy, matmul, matmul_panels, scatter_add_rows, sum_rows
+from fastlstm._core.dense import (
+    cross_entropy,
+    matmul,
+    matmul_batch,
+    matmul_panels,
+    scatter_add_rows,
+    softmax_batch,
+    sum_rows,
+)
 from fastlstm._core.kernels import (
     COMPILER,
     DEBUG,
@@ -48,6 +56,7 @@ __all__ = [
     "cross_entropy",
     "forward",
     "matmul",
+    "matmul_batch",
     "matmul_panels",
     "normalize",
     "normalize_back",
@@ -56,6 +65,7 @@ __all__ = [
     "previous_h",
     "scatter_add_rows",
     "sigmoid",
+    "softmax_batch",
     "sum_rows",
     "tanh",
     "variant_backward",

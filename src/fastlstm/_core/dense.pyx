@@ -13,6 +13,7 @@ from fastlstm._core.threads cimport fastlstm_flush_begin, fastlstm_flush_end
 
 cdef enum:
     RUN = 256  # rows that sum_rows adds up apart
+    LANES = 8  # sums that a row's mean is added up in
     FEW_ROWS = 120  # for a thread, of which each would read all of the panels for itself
 
 
@@ -54,6 +55,30 @@ cdef void _matmul_rows(
         gemm(&out[row, 0], a_rows, &b[0, 0], transpose_a, transpose_b, end - row, out.shape[1], k,
              out.shape[1], a.shape[1], b.shape[1], accumulate)
     fastlstm_flush_end(mode)
+
+
+def matmul_batch(
+    real[:, :, ::1] out,                 # OUT (batch, m, n)
+    const real[:, :, ::1] a,             # IN  (batch, m, k), or (batch, k, m) if transpose_a
+    const real[:, :, ::1] b,             # IN  (batch, k, n), or (batch, n, k) if transpose_b
+    bint transpose_a,
+    bint transpose_b,
+    bint accumulate,
+    int threads,
+    bint packed,
+):
+    """out[i] = op(A[i])·op(B[i]), or out[i] += it, for each i; these are shared out to threads."""
+    cdef Py_ssize_t k = a.shape[1] if transpose_a else a.shape[2]
+    cdef Py_ssize_t i
+    with nogil:
+        if threads == 1:
+            for i in range(out.shape[0]):
+                _matmul_rows(out[i], a[i], b[i], transpose_a, transpose_b, accumulate,
+                             0, out.shape[1], k, packed)
+        else:
+            for i in prange(out.shape[0], num_threads=threads, schedule="static"):
+                _matmul_rows(out[i], a[i], b[i], transpose_a, transpose_b, accumulate,
+                             0, out.shape[1], k, packed)
 
 
 def matmul_panels(
@@ -150,6 +175,33 @@ def scatter_add_rows(real[:, ::1] out, const long long[::1] ids, const real[:, :
                 out[ids[n], column] += rows[n, column]
 
 
+def softmax_batch(
+    real[:, :, ::1] out,                 # OUT (batch, rows, n)
+    const real[:, :, ::1] x,             # IN  (batch, rows, n)
+    const long long[::1] lengths,        # IN  (batch,), each from 0 to n
+    int threads,
+):
+    """Softmax over the first lengths[i] elements of each row of x[i]; the others become 0."""
+    cdef Py_ssize_t i
+    with nogil:
+        if threads == 1:
+            for i in range(out.shape[0]):
+                _softmax_rows(out[i], x[i], lengths[i])
+        else:
+            for i in prange(out.shape[0], num_threads=threads, schedule="static"):
+                _softmax_rows(out[i], x[i], lengths[i])
+
+
+cdef void _softmax_rows(real[:, ::1] out, const real[:, ::1] x, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t row
+    cdef real most
+    for row in range(out.shape[0]):
+        if n:
+            softmax(&out[row, 0], &most, &x[row, 0], n, 1.0)
+        if n < out.shape[1]:
+            memset(&out[row, n], 0, (out.shape[1] - n) * sizeof(real))
+
+
 def cross_entropy(
     real[:, ::1] d_logits,               # OUT (rows, classes)
     double[::1] sums,                    # OUT (rows,)
@@ -158,6 +210,7 @@ def cross_entropy(
     const long long[::1] targets,        # IN  (rows,)
     long long ignored,                   # target of a row that does not count
     double counted,                      # rows that do
+    double smoothing,                    # part of the target that is spread over all classes
     int threads,
 ):
     """The gradient of softmax cross-entropy; a row's loss is log(sums) - shifted.
@@ -169,17 +222,18 @@ def cross_entropy(
     cdef int part
     with nogil:
         if parts == 1:
-            _cross_entropy_rows(d_logits, sums, shifted, logits, targets, ignored, counted, 0, rows)
+            _cross_entropy_rows(d_logits, sums, shifted, logits, targets, ignored, counted,
+                                smoothing, 0, rows)
         else:
             for part in prange(parts, num_threads=parts, schedule="static"):
                 _cross_entropy_rows(d_logits, sums, shifted, logits, targets, ignored, counted,
-                                    rows * part // parts, rows * (part + 1) // parts)
+                                    smoothing, rows * part // parts, rows * (part + 1) // parts)
 
 
 cdef void _cross_entropy_rows(
     real[:, ::1] d_logits, double[::1] sums, double[::1] shifted,
     const real[:, ::1] logits, const long long[::1] targets,
-    long long ignored, double counted, Py_ssize_t row, Py_ssize_t end,
+    long long ignored, double counted, double smoothing, Py_ssize_t row, Py_ssize_t end,
 ) noexcept nogil:
     cdef Py_ssize_t classes = logits.shape[1], target
     cdef real most
@@ -190,5 +244,31 @@ cdef void _cross_entropy_rows(
         else:
             target = targets[row]
             sums[row] = softmax(&d_logits[row, 0], &most, &logits[row, 0], classes, 1 / counted)
-            shifted[row] = <double>logits[row, target] - most
-            d_logits[row, target] -= <real>(1 / counted)
+            shifted[row] = (1 - smoothing) * (<double>logits[row, target] - most)
+            d_logits[row, target] -= <real>((1 - smoothing) / counted)
+            if smoothing:
+                shifted[row] += smoothing * _spread(
+                    &d_logits[row, 0], &logits[row, 0], most, classes,
+                    <real>(smoothing / counted / classes))
+
+
+cdef double _spread(
+    real* d_logits, const real* logits, real most, Py_ssize_t classes, real share,
+) noexcept nogil:
+    """Take a share off each class's gradient; return the mean of logits - most."""
+    cdef double[LANES] sums
+    cdef double total = 0
+    cdef Py_ssize_t k, lane, block, whole = classes - classes % LANES
+    for lane in range(LANES):
+        sums[lane] = 0
+    for block in range(classes // LANES):
+        for lane in range(LANES):
+            k = block * LANES + lane
+            sums[lane] += <double>logits[k] - most
+            d_logits[k] -= share
+    for k in range(whole, classes):
+        sums[0] += <double>logits[k] - most
+        d_logits[k] -= share
+    for lane in range(LANES):
+        total += sums[lane]
+    return total / classes

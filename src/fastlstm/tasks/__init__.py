@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fastlstm.tasks.sequences import SequenceRegressor as SequenceRegressor
     from fastlstm.tasks.tagging import SequenceTagger as SequenceTagger
     from fastlstm.tasks.text_classifier import TextClassifier as TextClassifier
+    from fastlstm.tasks.translation import Translation as Translation
+    from fastlstm.tasks.translation import Translator as Translator
 
 _HOMES = {
     "Forecaster": "forecasting",
@@ -27,6 +29,8 @@ _HOMES = {
     "SequenceRegressor": "sequences",
     "SequenceTagger": "tagging",
     "TextClassifier": "text_classifier",
+    "Translation": "translation",
+    "Translator": "translation",
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -112,6 +113,8 @@ class Estimator(BaseEstimator):
         lengths: Array | None = None,
         draws: bool = False,
         epochs: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Train the network in place, and keep the weights of the lowest validation.
 
@@ -130,6 +133,11 @@ class Estimator(BaseEstimator):
             ``make_batch(which, rng)`` also takes a generator; see `ShuffledBatches`.
         epochs : int, optional
             Instead of the estimator's own.
+        checkpoint : path, optional
+            A file that is written after each epoch, and when training ends or is interrupted. If
+            it is there already, training goes on from it.
+        settings : mapping, optional
+            What else must be the same for that; see Trainer.
 
         Raises
         ------
@@ -137,6 +145,8 @@ class Estimator(BaseEstimator):
             After Ctrl-C: the network is then at the best weights so far.
         FloatingPointError
             If a loss or a gradient is not finite; the network as with Ctrl-C.
+        ValueError
+            If the checkpoint belongs to another run.
         """
         self._check_training()
         epochs = check_size("epochs", self.epochs if epochs is None else epochs)
@@ -155,7 +165,11 @@ class Estimator(BaseEstimator):
             validate_every=None if validate is None else batches.per_epoch,
             patience=None if validate is None else self.patience or epochs,
             progress=bool(self.verbose),
+            checkpoint=checkpoint,
+            settings=settings,
         )
+        if checkpoint is not None and Path(checkpoint).exists():
+            trainer.resume(checkpoint)
         self._run(network, trainer, batches, steps)
 
     def _run(self, network: Network, trainer: Trainer, batches: Sequence[Any], steps: int) -> None:

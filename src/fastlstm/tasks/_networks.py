@@ -132,31 +132,49 @@ class Encoder(Network):
 
     def __call__(self, x: Array, lengths: Array) -> Array:
         """x (T, B, features) or ids (T, B) -> outputs (T, B, F)."""
+        return self.run(x, lengths)[0]
+
+    def run(self, x: Array, lengths: Array | None, state: Any = None) -> tuple[Array, Any]:
+        """The same from an initial state on, and the final one: as the recurrent layer's."""
         vectors = x if self.embedding is None else self.embedding(x)
-        output: Array = self.recurrent(vectors, lengths=lengths)[0]
-        return output
+        output, state = self.recurrent(vectors, state, lengths=lengths)
+        return output, state
 
     def forward(self, x: Array, lengths: Array, rng: Rng) -> tuple[Array, tuple[Any, ...]]:
-        """The same with dropout, and the tapes for `backward`."""
+        """Outputs with dropout, and the tapes for `backward`."""
+        output, _, tapes = self.run_forward(x, lengths, rng)
+        return output, tapes
+
+    def run_forward(
+        self, x: Array, lengths: Array, rng: Rng, state: Any = None
+    ) -> tuple[Array, Any, tuple[Any, ...]]:
+        """Outputs with dropout, the final state, and the tapes for `run_backward`."""
         embedding_tape = None
         if self.embedding is not None:
             x, embedding_tape = self.embedding.forward(x)
         vectors, input_tape = self._input_dropout.forward(x, _if_any(self._input_dropout, rng))
         within = rng if self.recurrent.dropout else None
-        output, _, tape = self.recurrent.forward(vectors, lengths=lengths, rng=within)
+        output, state, tape = self.recurrent.forward(vectors, state, lengths=lengths, rng=within)
         output, output_tape = self._dropout.forward(output, _if_any(self._dropout, rng))
-        return output, (embedding_tape, input_tape, tape, output_tape)
+        return output, state, (embedding_tape, input_tape, tape, output_tape)
 
     def backward(self, tapes: tuple[Any, ...], d_output: Array) -> tuple[Array, Grads]:
         """Gradients of the vectors that were read, or of the ids' ones, and of the parameters."""
+        d_vectors, _, grads = self.run_backward(tapes, d_output)
+        return d_vectors, grads
+
+    def run_backward(
+        self, tapes: tuple[Any, ...], d_output: Array, d_state: Any = None
+    ) -> tuple[Array, Any, Grads]:
+        """The same for a gradient of the final state too, and that of the initial one."""
         embedding_tape, input_tape, tape, output_tape = tapes
         d_output, _ = self._dropout.backward(output_tape, d_output)
-        d_vectors, _, recurrent = self.recurrent.backward(tape, d_output)
+        d_vectors, d_state, recurrent = self.recurrent.backward(tape, d_output, d_state)
         d_vectors, _ = self._input_dropout.backward(input_tape, d_vectors)
         if self.embedding is None:
-            return d_vectors, joined(recurrent=recurrent)
+            return d_vectors, d_state, joined(recurrent=recurrent)
         _, embedding = self.embedding.backward(embedding_tape, d_vectors)
-        return d_vectors, joined(recurrent=recurrent, embedding=embedding)
+        return d_vectors, d_state, joined(recurrent=recurrent, embedding=embedding)
 
 
 def _if_any(dropout: Dropout, rng: Rng) -> Rng:
@@ -253,7 +271,7 @@ class StepNetwork(Network):
 
     def __call__(self, x: Array, lengths: Array) -> Array:
         """Sequences -> predictions (N, outputs)."""
-        rows, _ = _valid_rows(self.encoder(x, lengths), lengths)
+        rows, _ = valid_rows(self.encoder(x, lengths), lengths)
         return self.head(rows)
 
     def loss(self, batch: tuple[Array, Array, Any]) -> float:
@@ -267,7 +285,7 @@ class StepNetwork(Network):
         """For the Trainer; a batch is (x, lengths, target of the valid steps)."""
         x, lengths, target = batch
         output, tapes = self.encoder.forward(x, lengths, rng)
-        rows, valid = _valid_rows(output, lengths)
+        rows, valid = valid_rows(output, lengths)
         prediction, head_tape = self.head.forward(rows)
         loss, d_prediction = self._loss(prediction, target)
         d_rows, head = self.head.backward(head_tape, d_prediction)
@@ -277,7 +295,7 @@ class StepNetwork(Network):
         return loss, joined(encoder=encoder, head=head), None
 
 
-def _valid_rows(output: Array, lengths: Array) -> tuple[Array, Array]:
+def valid_rows(output: Array, lengths: Array) -> tuple[Array, Array]:
     """Outputs (T, B, F) -> those of the valid steps (N, F), and which ones of (B, T) these are."""
     valid = np.arange(len(output)) < lengths[:, np.newaxis]
     return output.swapaxes(0, 1)[valid], valid

@@ -11,6 +11,7 @@ A token's place in its text is known at every level, for explanations.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -297,6 +298,24 @@ class Tokenizer:
     def bytes_of(self, id_: int) -> bytes:
         """The bytes of one piece, which may be parts of characters; of "subword" alone."""
         return _bytes_of(self.vocabulary[id_ - len(SPECIALS)])
+
+    def pieces(self, ids: Array) -> list[str]:
+        """What each of ids (N,) adds to the text; the special ones as in `tokens`.
+
+        At the levels "subword" and "char" they join to the text. A character whose bytes are in
+        several pieces comes with the last one.
+        """
+        names = self.tokens(ids)
+        if self._bpe is None:
+            return names
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        pieces = [
+            name if id_ < len(SPECIALS) else decoder.decode(_bytes_of(name))
+            for id_, name in zip(ids.tolist(), names, strict=True)
+        ]
+        if pieces:
+            pieces[0] = pieces[0].removeprefix(" ")
+        return pieces
 
     # --- files ------------------------------------------------------------------------------------
 
