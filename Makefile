@@ -14,7 +14,7 @@ BASE ?= HEAD~1
 HEAD ?= HEAD
 RANGE ?= HEAD~5..HEAD
 
-.PHONY: help demo test test-oracles test-c test-build lint docs sanitize mutants bench peers \
+.PHONY: help demo test test-oracles test-c test-build lint docs sanitize mutants quality bench peers \
         dashboard regressions ci-tools hooks clean
 
 help:  ## list the targets
@@ -34,6 +34,10 @@ $(VENV)/.test: $(VENV)/.installed
 
 $(VENV)/.oracles: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group oracles
+	@touch $@
+
+$(VENV)/.quality: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[tasks,speech,forecast,translate]' --group quality
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.installed
@@ -102,6 +106,9 @@ peers: $(VENV)/.peers  ## measure beside torch, ONNX Runtime, OpenVINO, JAX and 
 	        --json build/peers/$$mode-$$threads.json || exit 1; done; done
 	$(BIN)/python -m benchmarks.peers --mode memory --json build/peers/memory.json
 	$(BIN)/python -m benchmarks.chart build/peers/*-?.json --out build/peers/ratios.png
+
+quality: $(VENV)/.quality  ## all tasks on real data that lack a run (hours; FASTLSTM_DATA, TASK=all); see docs/quality.md
+	$(BIN)/python -m benchmarks.quality $(or $(TASK),all)
 
 bench: $(VENV)/.bench  ## run the asv suite on the current commit
 	$(BIN)/asv run --config benchmarks/asv.conf.json --show-stderr 'HEAD^!'

@@ -560,7 +560,9 @@ def task_systems() -> list[Any]:
             skip = pytest.mark.skip(reason=f"{name} needs {error.name}")
             found.append(pytest.param(name, "", marks=skip, id=name))
             continue
-        found += [pytest.param(name, system, id=f"{name}-{system}") for system in task.systems]
+        for system in task.systems:
+            marks = () if system in (OURS, PLAIN) else pytest.mark.oracle
+            found.append(pytest.param(name, system, marks=marks, id=f"{name}-{system}"))
     return found
 
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.quality.report
 
-writes docs/quality/results.md, which docs/quality.md includes, and docs/quality/TASK.png.
+writes the results of docs/quality.md, which stand between two comments there, and the plots
+docs/quality/TASK.png.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from benchmarks.quality.harness import (
     OURS,
+    PLAIN,
     RESULTS,
     TORCH,
     Bar,
@@ -27,7 +29,9 @@ from benchmarks.quality.harness import (
 )
 from benchmarks.quality.tasks import NAMES, load
 
-DOCS = Path(__file__).parents[2] / "docs" / "quality"
+PAGE = Path(__file__).parents[2] / "docs" / "quality.md"
+BEGIN = "<!-- results: written by python -m benchmarks.quality.report -->\n"
+END = "<!-- end of results -->\n"
 VERDICTS = {True: "met", False: "MISSED", None: "open"}
 
 
@@ -54,10 +58,14 @@ def show_summary(task: Task, summary: Summary) -> str:
 
 
 def rows(task: Task, record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Who, value, runs and seconds: of those measured here, and then of those published."""
+    """Who, value, runs and seconds of training: of those measured here, then of those published.
+
+    What a baseline takes, which also tries what it has to choose, is beside the point.
+    """
     for name, summary in summaries(task, record).items():
-        seconds = statistics.median(summary.seconds)
-        yield name, show_summary(task, summary), str(len(summary.values)), f"{seconds:.0f}"
+        network = name in (OURS, PLAIN, TORCH)
+        seconds = f"{statistics.median(summary.seconds):.0f}" if network else ""
+        yield name, show_summary(task, summary), str(len(summary.values)), seconds
     for source, value in task.published.items():
         yield f"published: {source}", show(task, value), "", ""
 
@@ -100,7 +108,7 @@ def _threads(row: Mapping[str, Any]) -> str:
 
 def markdown(tasks: list[tuple[Task, Mapping[str, Any]]]) -> str:
     """A section for each task, and the speed of all."""
-    parts = ["<!-- Written by python -m benchmarks.quality.report -->\n"]
+    parts = []
     for task, record in tasks:
         found = summaries(task, record)
         if not found:
@@ -119,10 +127,9 @@ def markdown(tasks: list[tuple[Task, Mapping[str, Any]]]) -> str:
         told = "; ".join(f"{bar.text}: {verdict}" for bar, verdict in verdicts(task, record))
         lines.append(f"\nBars: {told}.\n" if told else "")
         if OURS in found or TORCH in found:
-            lines.append(f"![{task.title}, every run]({task.name}.png)\n")
+            lines.append(f"![{task.title}, every run](quality/{task.name}.png)\n")
         parts.append("\n".join(lines))
-    parts.append(_speed(tasks))
-    return "\n".join(parts)
+    return "\n".join([*parts, _speed(tasks)])
 
 
 def _speed(tasks: list[tuple[Task, Mapping[str, Any]]]) -> str:
@@ -180,15 +187,19 @@ def plot(task: Task, record: Mapping[str, Any], path: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    parser.add_argument("--out", type=Path, default=DOCS, metavar="FOLDER")
+    parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE")
     arguments = parser.parse_args(argv)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    before, _, rest = arguments.page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    plots = arguments.page.with_suffix("")
+    plots.mkdir(exist_ok=True)
     tasks = [(task, read_results(task, arguments.results)) for task in map(load, NAMES)]
     for task, record in tasks:
         if summaries(task, record):
-            plot(task, record, arguments.out / f"{task.name}.png")
-    (arguments.out / "results.md").write_text(markdown(tasks), encoding="utf-8")
-    print(arguments.out / "results.md")
+            plot(task, record, plots / f"{task.name}.png")
+    text = f"{before}{BEGIN}\n{markdown(tasks)}\n{END}{after}"
+    arguments.page.write_text(text, encoding="utf-8")
+    print(arguments.page)
     return 0
 
 

@@ -22,6 +22,7 @@ def rivals(
     score: Callable[[Any, Any], float | Outcome],
     *,
     small: Mapping[str, Any] = SMALL,
+    further: Mapping[str, Any] | None = None,
 ) -> dict[str, System]:
     """The three systems.
 
@@ -38,6 +39,8 @@ def rivals(
         Outcome, whose seconds are filled in.
     small : mapping
         Arguments of the estimator for a run on a slice of the data.
+    further : mapping, optional
+        Settings of `fit` that are none of the estimator's.
     """
 
     def system(cell: str, *, torch: bool) -> System:
@@ -55,7 +58,7 @@ def rivals(
                 return Outcome(scored.value, seconds, scored.further)
             return Outcome(scored, seconds)
 
-        return System(run, own)
+        return System(run, {**own, **(further or {})})
 
     return {
         OURS: system("lstm", torch=False),
