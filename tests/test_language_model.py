@@ -218,6 +218,13 @@ def test_a_vocabulary_is_that_of_the_training_part() -> None:
     assert model.history_.validations == [], "there is nothing known to validate with"
 
 
+def test_what_stands_before_a_text_is_embedded_as_zeros_for_ever() -> None:
+    model = LanguageModel(steps=10, weight_decay=0.1, **SMALL).fit([ENGLISH, ENGLISH] * 20)
+    weight = model.network_.parameters()["embedding.weight"]
+    assert not weight[model.vocabulary_.start].any()
+    assert weight[:-1].all()
+
+
 def test_texts_of_a_list_are_kept_apart_by_what_stands_before_a_text() -> None:
     from fastlstm.tasks._language_use import joined
 

@@ -443,6 +443,90 @@ def test_a_twin_of_texts_has_the_loss_and_the_gradients(weighted: bool) -> None:
     compare_gradients(network, twin, (ids, lengths, (codes, rng.random(5) if weighted else None)))
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize(("inputs", "tied"), [(8, False), (7, False), (8, True), (7, True)])
+def test_a_twin_of_a_language_network(cell: str, inputs: int, tied: bool) -> None:
+    """With an id that can only be read, and never is a target that counts; with carried states."""
+    pytest.importorskip("torch")
+    from benchmarks.quality.torch_twin import twin_of
+    from fastlstm.tasks._language_network import LanguageNetwork
+
+    rng = np.random.default_rng(8)
+    network = LanguageNetwork(
+        inputs, 7, start=rng, embedding_size=5, hidden_size=5, num_layers=2, cell=cell, tied=tied,
+        dtype=np.float64,
+    )  # fmt: skip
+    batch = rng.integers(0, inputs, (9, 3)), rng.integers(0, inputs, (9, 3))
+    twin = twin_of(network)
+    compare_gradients(network, twin, batch)
+    _, state = twin.loss(batch, None)
+    _, _, own = network.loss_and_grads(batch, None, None)
+    their_loss, _ = twin.loss(batch, state)
+    assert their_loss.item() == pytest.approx(network.loss_and_grads(batch, own, None)[0])
+
+
+@pytest.mark.oracle
+def test_no_twin_has_dropouts_that_torch_lacks() -> None:
+    pytest.importorskip("torch")
+    from benchmarks.quality.torch_twin import twin_of
+    from fastlstm.tasks._language_network import LanguageNetwork
+
+    for options in ({"locked_dropout": True}, {"weight_dropout": 0.1}):
+        network = LanguageNetwork(
+            3, 3, start=np.random.default_rng(0), embedding_size=2, hidden_size=2, **options
+        )
+        with pytest.raises(NotImplementedError):
+            twin_of(network)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("torch", [False, True])
+def test_a_long_run_that_was_cut_goes_on(
+    torch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the same losses, and with the seconds of both parts."""
+    pytest.importorskip("torch")
+    from contextlib import nullcontext
+
+    from benchmarks.quality import kept
+    from benchmarks.quality.torch_twin import by_torch
+    from fastlstm.tasks import LanguageModel
+    from fastlstm.tasks._batches import StreamBatches
+
+    monkeypatch.setattr(kept, "FOLDER", tmp_path)
+    monkeypatch.setattr(kept, "EVERY", 4)
+
+    def model() -> LanguageModel:
+        return LanguageModel(hidden_size=4, steps=14, batch_size=2, random_state=0)
+
+    text, whole = "the cat sat on the mat\n" * 30, model()
+    with by_torch() if torch else nullcontext():
+        whole.fit(text, validation=text)
+        original, calls = StreamBatches.__getitem__, []
+
+        def failing(self: StreamBatches, index: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 17:
+                raise RuntimeError("cut")
+            return original(self, index)
+
+        monkeypatch.setattr(StreamBatches, "__getitem__", failing)
+        with pytest.raises(RuntimeError, match="cut"):
+            kept.fit("a", model(), text, text)
+        monkeypatch.setattr(StreamBatches, "__getitem__", original)
+        (checkpoint,) = tmp_path.glob("*.checkpoint")
+        clock = checkpoint.with_suffix(".json")
+        spent = json.loads(clock.read_text())
+        clock.write_text(json.dumps(spent | {"before": 1000.0}))
+        resumed = model()
+        seconds = kept.fit("a", resumed, text, text)
+    assert 1000 < seconds < 1100
+    assert resumed.history_.losses == whole.history_.losses
+    assert resumed.perplexity(text) == whole.perplexity(text)
+    assert list(tmp_path.iterdir()) == []
+
+
 def compare_gradients(network: Any, twin: Any, batch: Any) -> None:
     loss, grads, _ = network.loss_and_grads(batch, None, None)
     their_loss, _ = twin.loss(batch, None)

@@ -14,6 +14,10 @@ from benchmarks.quality.timing import Training, capture
 SMALL = {"epochs": 2}
 
 
+class Seconds(float):
+    """What training took, where the clock alone does not say it: a run that was resumed."""
+
+
 def rivals(
     make: Callable[..., Any],
     settings: Mapping[str, Any],
@@ -36,7 +40,7 @@ def rivals(
         ``read(small)``: training part and test part.
     fit, score : callable
         ``fit(estimator, training_part)`` and ``score(estimator, test_part)``: a value, or an
-        Outcome, whose seconds are filled in.
+        Outcome, whose seconds are filled in. Where `fit` returns `Seconds`, those are the run's.
     small : mapping
         Arguments of the estimator for a run on a slice of the data.
     further : mapping, optional
@@ -51,8 +55,10 @@ def rivals(
             estimator = make(random_state=seed, **{**own, **(small if is_small else {})})
             with _by_torch() if torch else nullcontext():
                 start = time.perf_counter()
-                fit(estimator, training)
+                found = fit(estimator, training)
                 seconds = time.perf_counter() - start
+            if isinstance(found, Seconds):
+                seconds = float(found)
             scored = score(estimator, test)
             if isinstance(scored, Outcome):
                 return Outcome(scored.value, seconds, scored.further)

@@ -12,10 +12,12 @@ user of torch would write: nn.LSTM over packed sequences, autograd, torch.optim.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -25,12 +27,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from fastlstm import losses, optim
+from fastlstm import losses, optim, storage
 from fastlstm.checkpoints import History
 from fastlstm.layers import Linear
 from fastlstm.pooling import Pooling
 from fastlstm.rnn import RNN
 from fastlstm.tasks import _classes, _networks, _transcripts, sequences
+from fastlstm.tasks._language_network import LanguageNetwork
 from fastlstm.tasks._text_network import TextNetwork
 from fastlstm.tasks.text import UNKNOWN
 
@@ -221,6 +224,46 @@ class StepTwin(Twin):
         return self.own_loss(self.head(output), target), state
 
 
+class LanguageTwin(Twin):
+    """Of `LanguageNetwork`, without the dropouts that nn.LSTM lacks."""
+
+    def __init__(self, network: LanguageNetwork) -> None:
+        super().__init__()
+        table, layer = network.embedding, network.recurrent
+        if network._locked or getattr(layer, "weight_dropout", 0):
+            raise NotImplementedError("locked_dropout, weight_dropout: nn.LSTM has neither")
+        rows, self.outputs = table.num_embeddings, network.outputs
+        # What can only be read is never trained.
+        self.embedding = nn.Embedding(
+            rows, table.embedding_dim, padding_idx=None if rows == self.outputs else self.outputs
+        )
+        kind = nn.RNN if isinstance(layer, RNN) else nn.LSTM
+        self.recurrent = kind(
+            layer.input_size, layer.hidden_size, layer.num_layers, dropout=layer.dropout
+        )
+        self.head = nn.Linear(layer.hidden_size, self.outputs)
+        self.tied = "head.weight" not in network.parameters()
+        if self.tied:
+            del self.head.weight
+        self.dropout = nn.Dropout(network._dropout)
+        self.input_dropout = nn.Dropout(network._input_dropout)
+
+    def forward(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """ids (T, B) -> logits (T, B, V), and the state."""
+        output, state = self.recurrent(self.input_dropout(self.embedding(ids)), state)
+        weight = self.embedding.weight[: self.outputs] if self.tied else self.head.weight
+        return functional.linear(self.dropout(output), weight, self.head.bias), state
+
+    def loss(self, batch: tuple[Array, Array], state: Any) -> tuple[Tensor, Any]:
+        ids, targets = tensors_of(batch)
+        logits, state = self(ids, state)
+        targets = targets.reshape(-1).clamp(max=self.outputs)
+        found = functional.cross_entropy(
+            logits.reshape(-1, self.outputs), targets, ignore_index=self.outputs
+        )
+        return found, state
+
+
 def _register(kind: type, twin: Callable[[Any], Twin]) -> None:
     @twin_of.register(kind)
     def make(network: Any) -> Twin:
@@ -233,6 +276,7 @@ def _register(kind: type, twin: Callable[[Any], Twin]) -> None:
 _register(_networks.PooledNetwork, PooledTwin)
 _register(TextNetwork, TextTwin)
 _register(_networks.StepNetwork, StepTwin)
+_register(LanguageNetwork, LanguageTwin)
 
 # --- training -------------------------------------------------------------------------------------
 
@@ -280,7 +324,8 @@ def detached(state: Any) -> Any:
 class TorchTrainer:
     """In the place of `fastlstm.training.Trainer`: the same run, with every step in torch.
 
-    Takes the Trainer's arguments, and does without those that only show progress or write files.
+    Takes the Trainer's arguments, and does without those that only show progress. Checkpoints are
+    torch's own; what they belong to is not looked at.
     """
 
     def __init__(
@@ -296,15 +341,18 @@ class TorchTrainer:
         validate: Callable[[], float] | None = None,
         validate_every: int | None = None,
         patience: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
         **_shown: Any,
     ) -> None:
         if shuffle:
             raise NotImplementedError("shuffle: the estimators shuffle by themselves")
         torch.manual_seed(seed)
         self.model, self.twin = model, twin_of(model)
-        self._step = make_step(
-            self.twin, torch_optimiser(optimiser, self.twin.parameters()), max_norm, schedule
-        )
+        self._optimiser = torch_optimiser(optimiser, self.twin.parameters())
+        self._step = make_step(self.twin, self._optimiser, max_norm, schedule)
+        self._checkpoint, self._checkpoint_every = checkpoint, checkpoint_every
+        self._state: Any = None
         self._carry_state, self._validate = carry_state, validate
         self._every, self._patience = validate_every, patience
         self._best: tuple[float, dict[str, Array]] | None = None
@@ -319,13 +367,14 @@ class TorchTrainer:
             math.inf if epochs is None else epochs * count, math.inf if steps is None else steps
         )
         self.twin.train()
-        state = None
         while (done := len(self.history.losses)) < total:
-            loss, state = self._step(done, batches[done % count], state)
+            loss, self._state = self._step(done, batches[done % count], self._state)
             self.history.losses.append(loss)
             done += 1
             if done % count == 0 or not self._carry_state:
-                state = None
+                self._state = None
+            if self._checkpoint is not None and done % (self._checkpoint_every or count) == 0:
+                self._save(self._checkpoint)
             if self._validate is not None and done % (self._every or count) == 0:
                 self._compare(self._validate)
                 if self._patience is not None and self._waited >= self._patience:
@@ -339,6 +388,25 @@ class TorchTrainer:
             return False
         self.model.parameters().load_state_dict(self._best[1])
         return True
+
+    def resume(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a checkpoint; dropout draws other masks than it would have drawn."""
+        saved = torch.load(path, weights_only=False)
+        self.twin.load_state_dict(saved["weights"])
+        self._optimiser.load_state_dict(saved["optimiser"])
+        self._state, self.history = saved["state"], saved["history"]
+        self._best, self._waited = saved["best"]
+
+    def _save(self, path: str | os.PathLike[str]) -> None:
+        content = {
+            "weights": self.twin.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "state": self._state,
+            "history": self.history,
+            "best": (self._best, self._waited),
+        }
+        with storage.replacing(Path(path)) as file:
+            torch.save(content, file)
 
     def _compare(self, validate: Callable[[], float]) -> None:
         """Validate as the network does, with torch's weights."""

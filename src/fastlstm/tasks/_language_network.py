@@ -160,6 +160,7 @@ class LanguageNetwork(Network):
         d_embedded, _, recurrent = self.recurrent.backward(tape, d_output)
         d_embedded = d_embedded if input_mask is None else d_embedded * input_mask
         _, embedding = self.embedding.backward(embedding_tape, d_embedded)
+        embedding["weight"][self.outputs :] = 0
         if isinstance(self.head, _TiedHead):
             embedding["weight"][: self.outputs] += head.pop("weight")
         return loss, joined(embedding=embedding, recurrent=recurrent, head=head), state

@@ -253,7 +253,8 @@ def vocabulary_of(
     """The vocabulary of some texts."""
     if level == "char":
         return Characters.of(texts, min_frequency=min_frequency or 1, most=most)
-    return Tokens.of(texts, level=level, min_frequency=min_frequency or 2, most=most)
+    least = min_frequency or (1 if level == "whitespace" else 2)
+    return Tokens.of(texts, level=level, min_frequency=least, most=most)
 
 
 def vocabulary_from_json(saved: Mapping[str, Any]) -> Vocabulary:

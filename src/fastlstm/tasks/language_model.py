@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Self
 
@@ -28,7 +28,7 @@ KIND = "language-model"
 ABOUT = "language model"
 # Steps in which the learning rate rises; fewer in a short run.
 _WARMUP = 100
-# Validations in a run; fewer if it has fewer epochs.
+# Validations in a run; fewer where they would take long.
 _VALIDATIONS = 20
 _UNITS = {"char": "character", "word": "word", "whitespace": "word", "subword": "piece"}
 # Arguments that have no say in what is learnt.
@@ -50,7 +50,7 @@ class LanguageModel(LanguageUse):
     max_vocabulary : int, optional
         The most characters, words or pieces; by default all, and 8000 pieces.
     min_frequency : int, optional
-        What comes less often is unknown; by default 2, but 1 for characters.
+        What comes less often is unknown; by default 2, but 1 for "char" and "whitespace".
     embedding_size : int, optional
         Numbers that stand for a token; by default 64 for characters, else `hidden_size`.
     hidden_size, num_layers : int
@@ -87,7 +87,7 @@ class LanguageModel(LanguageUse):
     keep_best : bool
         Whether, of all validations, the weights of the lowest one are kept, or the last weights.
     patience : int, optional
-        Stop after so many validations, of 20 in a run, without a new lowest loss.
+        Stop after so many validations, of up to 20 in a run, without a new lowest loss.
     random_state : int, RandomState or None
     verbose : bool
         Show progress on stderr.
@@ -198,7 +198,7 @@ class LanguageModel(LanguageUse):
                 checkpoint=checkpoint,
                 checkpoint_every=checkpoint_every,
                 validate=validate,
-                validate_every=None if validate is None else max(1, steps // _VALIDATIONS),
+                validate_every=None if validate is None else validate.every(steps),
                 patience=None if validate is None else self._patience(steps),
                 settings={ABOUT: self._about([*training, *(held_out or ())])},
                 **self._shown(batches),
@@ -321,14 +321,11 @@ class LanguageModel(LanguageUse):
             raise ValueError("texts: expected at least one token, got none but blanks")
         return StreamBatches(ids, min(check_size("batch_size", self.batch_size), most), steps)
 
-    def _validation(
-        self, network: LanguageNetwork, texts: Sequence[str]
-    ) -> Callable[[], float] | None:
+    def _validation(self, network: LanguageNetwork, texts: Sequence[str]) -> _Validation | None:
         ids = joined(self.vocabulary_, texts)
         if not (ids[1:] < network.outputs).any():
             return None  # nothing that is known, so nothing to choose by
-        batches = self._streams(ids)
-        return lambda: network.mean_loss(batches)
+        return _Validation(network, self._streams(ids))
 
     # --- what is shown ----------------------------------------------------------------------------
 
@@ -384,6 +381,24 @@ class LanguageModel(LanguageUse):
         dtype = network["embedding.weight"].dtype
         storage.check_dtype_name(dtype.name)
         self.network_ = self._network(network, dtype)
+
+
+class _Validation:
+    """The mean loss of a network over streams: what a Trainer calls."""
+
+    def __init__(self, network: LanguageNetwork, batches: StreamBatches) -> None:
+        self._network, self._batches = network, batches
+
+    def __call__(self) -> float:
+        return self._network.mean_loss(self._batches)
+
+    def every(self, steps: int) -> int:
+        """Steps from one validation to the next, so that the last one is at the end, or nearly.
+
+        No more often than there are windows to read: reading one costs a third of a step.
+        """
+        least = min(steps, max(1, steps // _VALIDATIONS, len(self._batches)))
+        return min(range(least, min(steps, 2 * least) + 1), key=lambda every: steps % every)
 
 
 def fingerprint(texts: Sequence[str]) -> dict[str, int]:
