@@ -10,7 +10,13 @@ from typing import Any
 
 from benchmarks.quality import data, kept
 from benchmarks.quality.harness import (
-    Outcome, Task, ahead_of, at_most, baseline, close_to, within,
+    Outcome,
+    Task,
+    ahead_of,
+    at_most,
+    baseline,
+    close_to,
+    within,
 )  # fmt: skip
 from benchmarks.quality.ngram import KneserNey
 from benchmarks.quality.rivals import rivals, training_of
