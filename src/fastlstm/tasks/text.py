@@ -242,7 +242,7 @@ class Tokenizer:
     ) -> Ragged:
         """The ids of texts, as one table."""
         first, last = [BEGIN] * begin, [END] * end
-        every = [first + self._encode(self._prepare(text)) + last for text in texts]
+        every = [first + self._encode(text) + last for text in texts]
         lengths = np.array([len(ids) for ids in every], np.int64)
         flat = (id_ for ids in every for id_ in ids)
         return Ragged(np.fromiter(flat, np.int32, int(lengths.sum())), lengths)
@@ -261,17 +261,26 @@ class Tokenizer:
         offsets = self._bpe.encode(" " + prepared).offsets
         return [(max(0, start - 1), max(0, stop - 1)) for start, stop in offsets]
 
+    def cut(self, text: str) -> list[str]:
+        """The tokens of a text, known or not, lower-cased if that is asked for."""
+        prepared = self._prepare(text)
+        if not prepared:
+            return []
+        if self._bpe is not None:
+            return list(self._bpe.encode(" " + prepared).tokens)
+        return _PATTERNS[self.level].findall(prepared)
+
+    def id_of(self, token: str) -> int:
+        """Of a token that `cut` gave."""
+        return self._ids.get(token, UNKNOWN)
+
     def _prepare(self, text: str) -> str:
         text = _clean(text)
         return _lower(text) if self.lowercase else text
 
-    def _encode(self, prepared: str) -> list[int]:
-        if not prepared:
-            return []
-        if self._bpe is not None:
-            return [id_ + len(SPECIALS) for id_ in self._bpe.encode(" " + prepared).ids]
+    def _encode(self, text: str) -> list[int]:
         get = self._ids.get
-        return [get(token, UNKNOWN) for token in _PATTERNS[self.level].findall(prepared)]
+        return [get(token, UNKNOWN) for token in self.cut(text)]
 
     # --- from ids ---------------------------------------------------------------------------------
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from fastlstm._validate import Array, check_names, check_size
-from fastlstm.tasks._batches import Ragged, in_groups
+from fastlstm._validate import Array, check_flag, check_names, check_size
+from fastlstm.tasks._batches import in_groups
 from fastlstm.tasks._classes import (
     as_they_are,
     check_classes,
     check_labels,
     check_sample_weight,
+    check_several,
+    cross_entropy,
     encode,
     labels_from_json,
     labels_to_json,
@@ -22,17 +25,33 @@ from fastlstm.tasks._classes import (
     sample_weights,
     softmax,
 )
+from fastlstm.tasks._corpus_vectors import corpus_vectors
 from fastlstm.tasks._estimator import Estimator
 from fastlstm.tasks._networks import Start
-from fastlstm.tasks._numeric import AT_ONCE, Examples, loss_of
+from fastlstm.tasks._numeric import AT_ONCE
 from fastlstm.tasks._sklearn import ClassifierMixin
-from fastlstm.tasks._text_network import VECTORS, TextNetwork
+from fastlstm.tasks._spelling import Spelling
+from fastlstm.tasks._text_network import SCALE, TextNetwork
+from fastlstm.tasks._texts import TextExamples, Texts
 from fastlstm.tasks._vectors import read_vectors
 from fastlstm.tasks.explanation import Explanation, integrated_gradients, tokens_of
-from fastlstm.tasks.text import SPECIALS, UNKNOWN, Tokenizer, check_texts
+from fastlstm.tasks.text import SPECIALS, Tokenizer, check_texts
 
 # Dimensions of the words' vectors where none are said.
 _EMBEDDING = 100
+
+
+# Levels whose tokens have letters.
+_OF_WORDS = ("word", "whitespace")
+
+
+@dataclass(frozen=True)
+class _New:
+    """What training begins with."""
+
+    tokenizer: Tokenizer
+    spelling: Spelling | None
+    network: TextNetwork
 
 
 class TextClassifier(ClassifierMixin, Estimator):
@@ -51,9 +70,14 @@ class TextClassifier(ClassifierMixin, Estimator):
         Words that come less often in the texts of `fit` are unknown.
     max_vocabulary : int, optional
         The most words, or pieces (8000 by default).
-    vectors : str or path, optional
-        A text file of word vectors, as those of GloVe, word2vec and fastText, with which the
-        vocabulary begins; read once, in `fit`. Words that it lacks begin at random.
+    letters : bool
+        Whether a word is also known by its groups of three and four letters, so that rare and
+        unknown ones mean something. Concerns the levels of words.
+    vectors : "texts", None, str or path
+        What words begin with: what the texts of `fit` tell of them, by their neighbours and
+        letters; nothing, numbers at random; or the vectors of a text file as those of GloVe,
+        word2vec and fastText. The file is read once, in `fit`, and words that it lacks begin at
+        random.
     train_vectors : bool
         Whether the words' vectors are learnt, or stay as they began.
     embedding_size : int, optional
@@ -117,6 +141,7 @@ class TextClassifier(ClassifierMixin, Estimator):
     lowercase: bool
     min_frequency: int
     max_vocabulary: int | None
+    letters: bool
     vectors: str | os.PathLike[str] | None
     train_vectors: bool
     embedding_size: int | None
@@ -130,6 +155,7 @@ class TextClassifier(ClassifierMixin, Estimator):
 
     classes_: Array
     tokenizer_: Tokenizer
+    _spelling: Spelling | None
     best_validation_score_: float | None
 
     def __init__(
@@ -138,9 +164,10 @@ class TextClassifier(ClassifierMixin, Estimator):
         *,
         level: str = "word",
         lowercase: bool = True,
-        min_frequency: int = 1,
+        min_frequency: int = 2,
         max_vocabulary: int | None = None,
-        vectors: str | os.PathLike[str] | None = None,
+        letters: bool = True,
+        vectors: str | os.PathLike[str] | None = "texts",
         train_vectors: bool = True,
         embedding_size: int | None = None,
         num_layers: int = 1,
@@ -203,21 +230,21 @@ class TextClassifier(ClassifierMixin, Estimator):
         weights = mean_one(sample_weights(given, self.class_weight, classes, codes))
         seed = self._new_seed()
         training, validation = self._split(len(texts), seed=seed, stratify=codes)
-        tokenizer, network = self._begin([texts[i] for i in training], len(classes), seed)
-        examples = Examples(tokenizer.encode_many(texts), codes, weights)
+        new = self._begin([texts[i] for i in training], len(classes), seed)
+        everything = Texts.read(texts, new.tokenizer, new.spelling)
+        examples = TextExamples(everything, codes, weights)
         learnt, held_out = examples.take(training), examples.take(validation)
-        self.classes_, self.tokenizer_ = classes, tokenizer
-        self.best_validation_score_ = None
+        self._take(new, classes)
         self._train(
-            network,
+            new.network,
             learnt.batch,
             len(training),
             seed=seed,
-            validate=(lambda: loss_of(network, held_out)) if len(validation) else None,
-            lengths=learnt.sequences.lengths,
+            validate=(lambda: _loss(new.network, held_out)) if len(validation) else None,
+            lengths=learnt.texts.lengths,
         )
         if len(validation):
-            hits = _logits(network, held_out.sequences).argmax(axis=1) == held_out.targets
+            hits = _logits(new.network, held_out.texts).argmax(axis=1) == held_out.codes
             self.best_validation_score_ = float(hits.mean())
         return self
 
@@ -256,15 +283,15 @@ class TextClassifier(ClassifierMixin, Estimator):
         given = check_sample_weight(sample_weight, len(texts))
         weights = as_they_are(sample_weights(given, self.class_weight, known, codes))
         if not self._is_fitted():
-            tokenizer, network = self._begin(texts, len(known), self._new_seed())
-            self.classes_, self.tokenizer_, self.best_validation_score_ = known, tokenizer, None
-            self._take_untrained(network)
-        examples = Examples(self.tokenizer_.encode_many(texts), codes, weights)
-        self._train_further(examples.batch, len(texts), lengths=examples.sequences.lengths)
+            new = self._begin(texts, len(known), self._new_seed())
+            self._take(new, known)
+            self._take_untrained(new.network)
+        examples = TextExamples(self._read(texts), codes, weights)
+        self._train_further(examples.batch, len(texts), lengths=examples.texts.lengths)
         return self
 
-    def _begin(self, texts: list[str], outputs: int, seed: int) -> tuple[Tokenizer, TextNetwork]:
-        """A vocabulary, and a network of random weights and given vectors."""
+    def _begin(self, texts: list[str], outputs: int, seed: int) -> _New:
+        """A vocabulary, and a network with words' vectors to begin with."""
         tokenizer = Tokenizer.fit(
             texts,
             level=self.level,
@@ -272,34 +299,43 @@ class TextClassifier(ClassifierMixin, Estimator):
             min_frequency=self.min_frequency,
             max_vocabulary=self.max_vocabulary,
         )
+        spelling = None
+        if check_flag("letters", self.letters) and tokenizer.level in _OF_WORDS:
+            spelling = Spelling.of({word for text in texts for word in tokenizer.cut(text)})
+            spelling = spelling if len(spelling) else None
         rng = np.random.default_rng(seed)
-        if self.vectors is None:
-            size = _EMBEDDING if self.embedding_size is None else self.embedding_size
-            return tokenizer, self._network(rng, outputs, len(tokenizer), size)
-        if tokenizer.level == "subword":
-            raise ValueError("vectors: are of words, and level 'subword' has none")
-        vectors, which = read_vectors(self.vectors, tokenizer.vocabulary)
-        size = vectors.shape[1]
-        if self.embedding_size not in (None, size):
-            raise ValueError(
-                f"embedding_size: expected {size}, as {self.vectors} has, or None, "
-                f"got {self.embedding_size!r}"
+        size = _EMBEDDING if self.embedding_size is None else self.embedding_size
+        given = None
+        if self.vectors not in ("texts", None):
+            if tokenizer.level == "subword":
+                raise ValueError("vectors: are of words, and level 'subword' has none")
+            given = read_vectors(self.vectors, tokenizer.vocabulary)
+            size = given[0].shape[1]
+            if self.embedding_size not in (None, size):
+                raise ValueError(
+                    f"embedding_size: expected {size}, as {self.vectors} has, or None, "
+                    f"got {self.embedding_size!r}"
+                )
+        network = self._network(rng, outputs, len(tokenizer), _groups(spelling), size)
+        if self.vectors == "texts":
+            network.words.begin_with(
+                *corpus_vectors(
+                    Texts.read(texts, tokenizer, spelling), len(tokenizer), size, SCALE, rng
+                )
             )
-        network = self._network(rng, outputs, len(tokenizer), size)
-        with network.embedding.editing() as parameters:
-            weight = parameters["weight"]
-            weight *= vectors.std() / weight.std()  # those that begin at random are as large
-            weight[which + len(SPECIALS)] = vectors
-        return tokenizer, network
+        elif given is not None:
+            network.words.begin_with_some(*given, first=len(SPECIALS))
+        return _New(tokenizer, spelling, network)
 
     def _network(
-        self, start: Start, outputs: int, vocabulary: int, embedding_size: int
+        self, start: Start, outputs: int, vocabulary: int, groups: int, size: int
     ) -> TextNetwork:
         return TextNetwork(
             outputs,
             start=start,
             vocabulary=vocabulary,
-            features=check_size("embedding_size", embedding_size),
+            groups=groups,
+            size=check_size("embedding_size", size),
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             bidirectional=self.bidirectional,
@@ -310,13 +346,20 @@ class TextClassifier(ClassifierMixin, Estimator):
             cell=self.cell,
         )
 
+    def _take(self, new: _New, classes: Array) -> None:
+        """Have what prediction needs besides a network, before training begins."""
+        self.classes_, self.tokenizer_, self._spelling = classes, new.tokenizer, new.spelling
+        self.best_validation_score_ = None
+
+    def _read(self, texts: list[str]) -> Texts:
+        return Texts.read(texts, self.tokenizer_, self._spelling)
+
     # --- prediction -------------------------------------------------------------------------------
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities of the classes, (n, n_classes) of float64, in the order of `classes_`."""
         self._check_is_fitted()
-        sequences = self.tokenizer_.encode_many(check_texts(X))
-        return softmax(_logits(self.network_, sequences))
+        return softmax(_logits(self.network_, self._read(check_texts(X))))
 
     def predict(self, X: Any) -> Array:
         """The likeliest class of each text, (n,)."""
@@ -340,8 +383,9 @@ class TextClassifier(ClassifierMixin, Estimator):
         """
         self._check_is_fitted()
         (text,) = check_texts([text], "text")
-        network, ids = self.network_, self.tokenizer_.encode(text)
-        vectors = network.embedding(ids)
+        network = self.network_
+        words, _ = self._read([text]).padded(np.array([0]))
+        vectors = network.words(words)[:, 0]
         logits = network.logits_of(vectors[:, np.newaxis])
         place = int(logits.argmax()) if label is None else self._place(label)
 
@@ -349,15 +393,15 @@ class TextClassifier(ClassifierMixin, Estimator):
             values, d_line = network.gradient(line, lambda each: _d_log_odds(each, place))
             return _log_odds(values, place), d_line
 
-        baseline = network.embedding(np.full_like(ids, UNKNOWN))
+        baseline = np.broadcast_to(network.words.unknown(), vectors.shape)
         added = np.zeros(0)
-        if len(ids):
+        if len(vectors):
             added = integrated_gradients(gradient, baseline, vectors)
         log_odds = float(_log_odds(logits, place)[0])
         start = float(_log_odds(network.logits_of(baseline[:, np.newaxis]), place)[0])
         return Explanation(
             text,
-            self.classes_[place],
+            self.classes_.tolist()[place],
             float(softmax(logits)[0, place]),
             log_odds,
             start,
@@ -374,36 +418,56 @@ class TextClassifier(ClassifierMixin, Estimator):
     # --- files ------------------------------------------------------------------------------------
 
     def _fitted(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        embedding = self.network_.embedding
+        words = self.network_.words
         fitted = {
             "classes": labels_to_json(self.classes_),
             "tokenizer": self.tokenizer_.to_json(),
-            "embedding_size": embedding.embedding_dim,
+            "letters": None if self._spelling is None else list(self._spelling.groups),
+            "embedding_size": words.own.embedding_dim,
         }
         # Those that are trained are among the network's.
-        return fitted, {} if self.train_vectors else {"vectors": embedding.weight}
+        return fitted, {} if self.train_vectors else {
+            f"words.{name}": array for name, array in words.parameters().items()
+        }
 
     def _restore(
         self, fitted: Mapping[str, Any], arrays: Mapping[str, Array], network: Mapping[str, Array]
     ) -> None:
-        if fitted.keys() != {"classes", "tokenizer", "embedding_size"}:
-            raise ValueError(f"unknown or missing fields: {list(fitted)}")
-        check_names("arrays", arrays, () if self.train_vectors else ("vectors",))
-        if not self.train_vectors:
-            network = {**network, VECTORS: arrays["vectors"]}
-        self.classes_ = labels_from_json(fitted["classes"])
+        check_names("fitted", fitted, ("classes", "tokenizer", "letters", "embedding_size"))
+        groups = fitted["letters"]
+        if not isinstance(groups, list) and groups is not None:
+            raise ValueError(f"letters: expected a list or null, got {groups!r:.80}")
+        self.classes_ = check_several(labels_from_json(fitted["classes"]), "classes")
         self.tokenizer_ = Tokenizer.from_json(fitted["tokenizer"])
+        self._spelling = None if groups is None else Spelling(groups)
         self.network_ = self._network(
-            network, len(self.classes_), len(self.tokenizer_), fitted["embedding_size"]
+            {**network, **arrays},
+            len(self.classes_),
+            len(self.tokenizer_),
+            _groups(self._spelling),
+            fitted["embedding_size"],
         )
+        own = () if self.train_vectors else self.network_.words.parameters()
+        check_names("arrays", arrays, [f"words.{name}" for name in own])
+        self.best_validation_score_ = None
 
 
-def _logits(network: TextNetwork, sequences: Ragged) -> Array:
+def _groups(spelling: Spelling | None) -> int:
+    return 0 if spelling is None else len(spelling)
+
+
+def _logits(network: TextNetwork, texts: Texts) -> Array:
     """(n, n_classes)."""
-    logits = np.empty((len(sequences), network.head.out_features), np.float32)
-    for which in in_groups(sequences.lengths, AT_ONCE):
-        logits[which] = network(*sequences.padded(which))
+    logits = np.empty((len(texts), network.reader.head.out_features), np.float32)
+    for which in in_groups(texts.lengths, AT_ONCE):
+        logits[which] = network(*texts.padded(which))
     return logits
+
+
+def _loss(network: TextNetwork, examples: TextExamples) -> float:
+    """The mean over examples, without dropout."""
+    target = (examples.codes, examples.weights)
+    return cross_entropy(_logits(network, examples.texts), target)[0]
 
 
 def _log_odds(logits: Array, place: int) -> Array:
