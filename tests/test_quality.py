@@ -23,7 +23,9 @@ from fastlstm.schedules import cosine
 from fastlstm.tasks import _classes, _transcripts
 from fastlstm.tasks._batches import Ragged, ShuffledBatches
 from fastlstm.tasks._networks import PooledNetwork, StepNetwork
+from fastlstm.tasks._spelling import Spelling
 from fastlstm.tasks._text_network import TextNetwork
+from fastlstm.tasks._texts import Words
 from fastlstm.training import Trainer
 from tests.support import Array, assert_close
 
@@ -429,18 +431,22 @@ def test_a_twin_of_steps_has_the_loss_and_the_gradients(kind: str) -> None:
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_twin_of_texts_has_the_loss_and_the_gradients(weighted: bool) -> None:
+@pytest.mark.parametrize("letters", [False, True])
+def test_a_twin_of_texts_has_the_loss_and_the_gradients(weighted: bool, letters: bool) -> None:
     pytest.importorskip("torch")
     from benchmarks.quality.torch_twin import twin_of
 
     rng = np.random.default_rng(9)
+    spelling = Spelling(["ab", "bc", "abc"])
     network = TextNetwork(
-        4, pooling="max", start=rng, vocabulary=11, features=3, hidden_size=5, dtype=np.float64,
-        word_dropout=0.3,
+        4, pooling="max", start=rng, vocabulary=11, groups=3 if letters else 0, size=3,
+        hidden_size=5, dtype=np.float64, word_dropout=0.3,
     )  # fmt: skip
-    ids, lengths, codes = pooled_batch(rng, ids=True)
+    places, lengths, codes = pooled_batch(rng, ids=True)
+    spelt = spelling.matrix(["ab", "abcd", "x"] * 4)[:11] if letters else None
+    words = Words(places, np.arange(11, dtype=np.int32), spelt)
     twin = twin_of(network).eval()
-    compare_gradients(network, twin, (ids, lengths, (codes, rng.random(5) if weighted else None)))
+    compare_gradients(network, twin, (words, lengths, (codes, rng.random(5) if weighted else None)))
 
 
 @pytest.mark.oracle

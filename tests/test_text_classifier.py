@@ -78,9 +78,8 @@ def quick(**options: Any) -> TextClassifier:
 def test_it_learns_that_not_turns_a_meaning(fitted: TextClassifier) -> None:
     texts, labels = reviews()
     assert fitted.score(texts, labels) == 1
-    assert fitted.predict(["The song is not great", "is not sad", "the film is awful!"]).tolist() == [
-        "neg", "pos", "neg",
-    ]  # fmt: skip
+    new = ["The song is not great", "is not sad", "the film is awful!"]
+    assert fitted.predict(new).tolist() == ["neg", "pos", "neg"]
 
 
 @pytest.mark.parametrize(

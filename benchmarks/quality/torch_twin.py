@@ -34,7 +34,8 @@ from fastlstm.pooling import Pooling
 from fastlstm.rnn import RNN
 from fastlstm.tasks import _classes, _networks, _transcripts, sequences
 from fastlstm.tasks._language_network import LanguageNetwork
-from fastlstm.tasks._text_network import TextNetwork
+from fastlstm.tasks._text_network import TextNetwork, WordVectors
+from fastlstm.tasks._texts import Words
 from fastlstm.tasks.text import UNKNOWN
 
 Array = NDArray[Any]
@@ -191,19 +192,49 @@ class PooledTwin(Twin):
         return self.own_loss(self(x, lengths), target), state
 
 
-class TextTwin(PooledTwin):
+class WordsTwin(nn.Module):
+    """Of `WordVectors`: an Embedding of the words, and an EmbeddingBag of their letters."""
+
+    def __init__(self, words: WordVectors) -> None:
+        super().__init__()
+        self.own = nn.Embedding(words.own.num_embeddings, words.own.embedding_dim)
+        self.letters: nn.EmbeddingBag | None = None
+        if words.letters is not None:
+            self.letters = nn.EmbeddingBag(
+                words.letters.num_embeddings, words.letters.embedding_dim, mode="sum"
+            )
+        self.word_dropout = words._word_dropout
+
+    def forward(self, words: Words) -> Tensor:
+        places = torch.from_numpy(words.places)
+        ids = torch.from_numpy(words.ids)[places]
+        drawn = torch.rand(ids.shape) if self.training else torch.ones(ids.shape)
+        vectors = self.own(ids.masked_fill(drawn < self.word_dropout, UNKNOWN))
+        if self.letters is None:
+            return vectors
+        table = words.letters
+        spelt = self.letters(
+            torch.from_numpy(table.indices),
+            torch.from_numpy(table.indptr[:-1]),
+            per_sample_weights=torch.from_numpy(table.data).to(vectors.dtype),
+        )
+        return vectors + spelt[places] * (drawn >= self.word_dropout / 2)[..., None]
+
+
+class TextTwin(Twin):
     """Of `TextNetwork`."""
 
     def __init__(self, network: TextNetwork) -> None:
         if not network._train_vectors:
             raise NotImplementedError("train_vectors: the twin trains them")
-        super().__init__(network)
-        self.word_dropout = network._word_dropout
+        super().__init__()
+        self.words = WordsTwin(network.words)
+        self.reader = PooledTwin(network.reader)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        if self.training and self.word_dropout:
-            x = x.masked_fill(torch.rand(x.shape) < self.word_dropout, UNKNOWN)
-        return super().forward(x, lengths)
+    def loss(self, batch: tuple[Words, Array, Any], state: Any) -> tuple[Tensor, Any]:
+        words, lengths, target = batch
+        logits = self.reader(self.words(words), torch.from_numpy(lengths))
+        return self.reader.own_loss(logits, tensors_of(target)), state
 
 
 class StepTwin(Twin):

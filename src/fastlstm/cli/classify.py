@@ -80,7 +80,7 @@ OPTIONS: dict[str, tuple[str, Any, Any, str]] = {
     "layers": ("num_layers", whole(1), 1, "LSTM layers"),
     "embedding": ("embedding_size", whole(1), None,
                   "numbers that stand for a word (default: 100, or those of --vectors)"),
-    "min-frequency": ("min_frequency", whole(1), 1, "words that come less often are unknown"),
+    "min-frequency": ("min_frequency", whole(1), 2, "words that come less often are unknown"),
     "max-vocabulary": ("max_vocabulary", whole(1), None,
                        "the most words, or pieces (default: all words, 8000 pieces)"),
     "dropout": ("dropout", real(least=0, below=1), 0.5, "against learning the texts by heart"),
@@ -131,7 +131,12 @@ def _add_train(kinds: Any) -> None:
     )  # fmt: skip
     train.add_argument(
         "--vectors", metavar="FILE",
-        help="word vectors to begin with: a text file of GloVe, word2vec or fastText",
+        help="word vectors to begin with: a text file of GloVe, word2vec or fastText (default: "
+        "what the texts themselves tell)",
+    )  # fmt: skip
+    train.add_argument(
+        "--letters", action=argparse.BooleanOptionalAction, default=True,
+        help="know words by their letters, too, so that unknown ones mean something (default: do)",
     )  # fmt: skip
     train.add_argument(
         "--balanced", action="store_true", help="let rare labels count as much as common ones"
@@ -208,7 +213,8 @@ def train_model(options: argparse.Namespace) -> int:
         level=options.level,
         lowercase=not options.case,
         pooling=options.pooling,
-        vectors=options.vectors,
+        letters=options.letters,
+        vectors="texts" if options.vectors is None else Path(options.vectors),
         class_weight="balanced" if options.balanced else None,
         random_state=options.seed,
         verbose=True,

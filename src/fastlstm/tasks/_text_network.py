@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastlstm._products import scatter_add_rows
 from fastlstm._validate import Array, check_flag, check_number
@@ -45,19 +47,27 @@ class WordVectors(Network):
     """
 
     def __init__(
-        self, vocabulary: int, groups: int, size: int, *, start: Start, word_dropout: float = 0.0
+        self,
+        vocabulary: int,
+        groups: int,
+        size: int,
+        *,
+        start: Start,
+        word_dropout: float = 0.0,
+        dtype: DTypeLike = np.float32,
     ) -> None:
         self._word_dropout = check_number("word_dropout", word_dropout, least=0, below=1)
-        self.own = Embedding(vocabulary, size, rng=begin(start, "own"))
-        self.letters = Embedding(groups, size, rng=begin(start, "letters")) if groups else None
+        self.own = Embedding(vocabulary, size, dtype=dtype, rng=begin(start, "own"))
+        self.letters: Embedding | None = None
         parts = {"own": self.own}
-        if self.letters is not None:
+        if groups:
+            self.letters = Embedding(groups, size, dtype=dtype, rng=begin(start, "letters"))
             parts["letters"] = self.letters
         self._join(**parts)
         if isinstance(start, np.random.Generator):
             with self._parameters.editing() as parameters:
                 for table in parameters.values():
-                    table *= np.float32(SCALE / np.sqrt(len(parameters)))
+                    table *= table.dtype.type(SCALE / math.sqrt(len(parameters)))
 
     def __call__(self, words: Words) -> Array:
         """(T, B, D)."""
@@ -144,14 +154,25 @@ class TextNetwork(Network):
         size: int,
         word_dropout: float = 0.0,
         train_vectors: bool = True,
+        dtype: DTypeLike = np.float32,
         **options: Any,
     ) -> None:
         self._train_vectors = check_flag("train_vectors", train_vectors)
         self.words = WordVectors(
-            vocabulary, groups, size, start=start_of(start, "words"), word_dropout=word_dropout
+            vocabulary,
+            groups,
+            size,
+            start=start_of(start, "words"),
+            word_dropout=word_dropout,
+            dtype=dtype,
         )
         self.reader = PooledNetwork(
-            outputs, loss=cross_entropy, start=start_of(start, "reader"), features=size, **options
+            outputs,
+            loss=cross_entropy,
+            start=start_of(start, "reader"),
+            features=size,
+            dtype=dtype,
+            **options,
         )
         parts = {"words": self.words} if self._train_vectors else {}
         self._join(**parts, reader=self.reader)
