@@ -65,8 +65,8 @@ def main() -> None:
     if data:
         parts = omniglot(Path(data, "omniglot", "strokes_background_small1.zip"))
         (X, y), (X_test, y_test) = parts[False], parts[True]
-        distort = StrokeDistortion(reverse=0.1, reorder=0.1)
-        model = SequenceClassifier(96, augment=distort, batch_size=32, **options).fit(X, y)
+        options |= {"augment": StrokeDistortion(), "pooling": "attention", "batch_size": 32}
+        model = SequenceClassifier(96, **options).fit(X, y)
         print(f"accuracy on new writers: {model.score(X_test, y_test):.4f}")
         return
     X, words = written(40 if small else 300, rng)

@@ -587,7 +587,7 @@ def lines_of(drawing: Array) -> set[tuple[tuple[float, ...], ...]]:
 def test_strokes_are_distorted_and_stay_strokes() -> None:
     rng = np.random.default_rng(0)
     drawing = strokes(SQUARE)
-    found = StrokeDistortion(tremble=0.0)(drawing, rng)
+    found = StrokeDistortion(tremble=0, reverse=0, reorder=0)(drawing, rng)
     assert found.shape == drawing.shape
     assert found.dtype == np.float32
     assert (found[:, 2:4] == drawing[:, 2:4]).all()
@@ -598,7 +598,7 @@ def test_strokes_are_distorted_and_stay_strokes() -> None:
     assert residual.max() < 1e-9
     moves = np.diff(found[:, 4:], axis=0, prepend=found[:1, 4:])
     np.testing.assert_allclose(found[:, :2], moves, atol=1e-6)
-    still = StrokeDistortion(0, 0, 0, 0, 0)(drawing, rng)
+    still = StrokeDistortion(0, 0, 0, 0, 0, 0, 0)(drawing, rng)
     np.testing.assert_allclose(still, drawing, atol=1e-6)
 
 

@@ -87,8 +87,8 @@ class StrokeDistortion:
     scale: float = 0.15
     shift: float = 0.03
     tremble: float = 0.005
-    reverse: float = 0.0
-    reorder: float = 0.0
+    reverse: float = 0.1
+    reorder: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("rotation", "shear", "scale", "shift", "tremble"):
