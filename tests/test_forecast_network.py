@@ -7,32 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastlstm.losses import mean_squared_error, quantile_loss
 from fastlstm.tasks._forecast_network import ForecastNetwork
 from tests.finite_differences import gradient
 from tests.support import Array, assert_close, assert_same_bits, normal
 
-LEVELS = (0.1, 0.5, 0.9)
 SMALL = {
-    "variables": 3, "known": 2, "lookback": 7, "horizon": 4, "outputs": 3, "patch": 3,
-    "mixing": True, "hidden_size": 3, "num_layers": 1, "dropout": 0.0, "cell": "lstm",
+    "variables": 3, "known": 2, "lookback": 7, "horizon": 4, "patch": 3, "mixing": True,
+    "quantiles": (0.1, 0.5, 0.9), "hidden_size": 3, "num_layers": 1, "dropout": 0.0, "cell": "lstm",
 }  # fmt: skip
-
-
-def pinball(prediction: Array, target: Array) -> tuple[float, Array]:
-    return quantile_loss(prediction, target, LEVELS)
-
-
-def squared(prediction: Array, target: Array) -> tuple[float, Array]:
-    return mean_squared_error(prediction, target[..., np.newaxis])
 
 
 def network_of(*, dtype: Any = np.float64, shaken: bool = True, **options: Any) -> ForecastNetwork:
     """A network none of whose weights is zero, unless it is as it begins."""
     options = SMALL | options
-    loss = squared if options["outputs"] == 1 else pinball
     rng = np.random.default_rng(0)
-    network = ForecastNetwork(**options, loss=loss, start=rng, dtype=dtype)
+    network = ForecastNetwork(**options, start=rng, dtype=dtype)
     if shaken:
         state = network.parameters().state_dict()
         for array in state.values():
@@ -52,7 +41,7 @@ def batch_of(*, dtype: Any = np.float64, **options: Any) -> tuple[Array, Array |
 
 VARIANTS = [
     {},
-    {"known": 0, "mixing": False, "outputs": 1},
+    {"known": 0, "mixing": False, "quantiles": None},
     {"cell": "rnn", "num_layers": 2, "mixing": False, "hidden_size": 2},
     {"variables": 1, "mixing": False, "lookback": 6},
     {"horizon": 1, "patch": 2, "variables": 2, "known": 1},
@@ -83,7 +72,12 @@ def test_a_call_has_the_bits_of_forward_and_does_not_depend_on_the_batch(
     network = network_of(dtype=np.float32, dropout=0.5, **options)
     window, known, _ = batch_of(dtype=np.float32, **options)
     forecast = network(window, known)
-    assert forecast.shape == (2, network.horizon, window.shape[2], (SMALL | options)["outputs"])
+    assert forecast.shape == (
+        2,
+        network.horizon,
+        window.shape[2],
+        1 if network.quantiles is None else 3,
+    )
     assert_same_bits(network.forward(window, known, None)[0], forecast)
     alone = network(window[1:], None if known is None else known[1:])
     assert_close(alone, forecast[1:], 1e-6)
@@ -137,43 +131,29 @@ def test_dropout_acts_in_training_alone() -> None:
 
 def test_it_begins_with_given_arrays_and_refuses_others() -> None:
     state = network_of().parameters().state_dict()
-    again = ForecastNetwork(**SMALL, loss=pinball, start=state, dtype=np.float64)
+    again = ForecastNetwork(**SMALL, start=state, dtype=np.float64)
     window, known, _ = batch_of()
     assert_same_bits(again(window, known), network_of()(window, known))
     for wrong in ({}, state | {"head.bias": np.zeros(3)}):
         with pytest.raises((KeyError, ValueError)):
-            ForecastNetwork(**SMALL, loss=pinball, start=wrong, dtype=np.float64)
+            ForecastNetwork(**SMALL, start=wrong, dtype=np.float64)
 
 
 @pytest.mark.oracle
-def test_torchs_layers_put_together_alike_say_the_same() -> None:
-    torch = pytest.importorskip("torch")
-    options = {"mixing": False}
-    network, (window, known, _) = network_of(**options), batch_of(**options)
-    assert known is not None
-    state = {k: torch.tensor(v) for k, v in network.parameters().state_dict().items()}
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_the_same_of_torchs_layers_has_the_same_loss_and_gradients(
+    options: dict[str, Any],
+) -> None:
+    pytest.importorskip("torch")
+    from benchmarks.quality.torch_twin import twin_of
 
-    def lstm(name: str, features: int) -> Any:
-        layer = torch.nn.LSTM(features, 3, 1, dtype=torch.float64)
-        layer.load_state_dict(
-            {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
-        )
-        return layer
-
-    def linear(name: str, x: Any) -> Any:
-        return torch.nn.functional.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
-
-    encoder, decoder = lstm("encoder", 9), lstm("decoder", 2)
-    for b in range(2):
-        for d in range(3):
-            values, inputs = torch.tensor(window[b, :, d]), torch.tensor(known[b])
-            relative = values - values[-1]
-            steps = torch.stack(
-                [torch.cat([relative[k : k + 3], inputs[k : k + 3].flatten()]) for k in (1, 4)]
-            )
-            output, hidden = encoder(steps)
-            forecast = (linear("head", output[-1]) + linear("highway", relative)).reshape(4, 3)
-            output, _ = decoder(inputs[7:], hidden)
-            forecast = forecast + linear("future", torch.cat([output, inputs[7:]], 1)) + values[-1]
-            expected = forecast.detach().numpy()
-            assert_close(network(window, known)[b, :, d], expected, 1e-12)
+    network, batch = network_of(**options), batch_of(**options)
+    loss, grads, _ = network.loss_and_grads(batch, None, None)
+    twin = twin_of(network)
+    expected, _ = twin.loss(batch, None)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-12)
+    theirs = dict(twin.named_parameters())
+    assert theirs.keys() == grads.keys()
+    for name, grad in grads.items():
+        assert_close(grad, theirs[name].grad.numpy(), 1e-10, name)

@@ -33,6 +33,7 @@ from fastlstm.layers import Linear
 from fastlstm.pooling import Pooling
 from fastlstm.rnn import RNN
 from fastlstm.tasks import _classes, _networks, _transcripts, sequences
+from fastlstm.tasks._forecast_network import ForecastNetwork
 from fastlstm.tasks._language_network import LanguageNetwork
 from fastlstm.tasks._text_network import TextNetwork, WordVectors
 from fastlstm.tasks._texts import Words
@@ -113,14 +114,7 @@ class EncoderTwin(nn.Module):
         self.embedding = (
             None if table is None else nn.Embedding(table.num_embeddings, table.embedding_dim)
         )
-        kind = nn.RNN if isinstance(layer, RNN) else nn.LSTM
-        self.recurrent = kind(
-            layer.input_size,
-            layer.hidden_size,
-            layer.num_layers,
-            dropout=layer.dropout,
-            bidirectional=layer.bidirectional,
-        )
+        self.recurrent = recurrent_twin(layer)
         self.dropout = nn.Dropout(encoder._dropout.p)
         self.input_dropout = nn.Dropout(encoder._input_dropout.p)
 
@@ -168,6 +162,17 @@ class PoolingTwin(nn.Module):
         hidden = torch.tanh(functional.linear(output, self.weight, self.bias))
         scores = (hidden @ self.query).masked_fill(past, -math.inf)
         return torch.einsum("tb,tbf->bf", scores.softmax(0), output)
+
+
+def recurrent_twin(layer: Any) -> nn.Module:
+    kind = nn.RNN if isinstance(layer, RNN) else nn.LSTM
+    return kind(
+        layer.input_size,
+        layer.hidden_size,
+        layer.num_layers,
+        dropout=layer.dropout,
+        bidirectional=layer.bidirectional,
+    )
 
 
 def linear_twin(layer: Linear) -> nn.Linear:
@@ -295,6 +300,65 @@ class LanguageTwin(Twin):
         return found, state
 
 
+class ForecastTwin(Twin):
+    """Of `ForecastNetwork`."""
+
+    def __init__(self, network: ForecastNetwork) -> None:
+        super().__init__()
+        self.patch, self.quantiles = network.patch, network.quantiles
+        self.mixing, self.horizon = network.mixing, network.horizon
+        self.encoder = recurrent_twin(network.encoder)
+        self.head = linear_twin(network.head)
+        self.highway = linear_twin(network.highway)
+        if network.known:
+            self.decoder = recurrent_twin(network.decoder)
+            self.future = linear_twin(network.future)
+        self.dropout = nn.Dropout(network._dropout.p)
+
+    def forward(self, window: Tensor, known: Tensor | None) -> Tensor:
+        """(B, L, D) and (B, L + H, K) -> (B, H, D, Q)."""
+        batch, lookback, variables = window.shape
+        last = window[:, -1:]
+        relative = window - last
+        steps = lookback // self.patch
+        first = lookback - steps * self.patch
+
+        def patches(values: Tensor) -> Tensor:
+            """(B, L, F) -> (S, B, F·P), the newest value of each feature behind the others."""
+            cut = values[:, first:lookback].unflatten(1, (steps, self.patch))
+            return cut.flatten(2).transpose(0, 1)
+
+        own = relative[:, first:].unflatten(1, (steps, self.patch)).permute(1, 0, 3, 2)
+        features = [own]
+        if self.mixing:
+            features.append(patches(relative)[:, :, None].expand(-1, -1, variables, -1))
+        if known is not None:
+            features.append(patches(known)[:, :, None].expand(-1, -1, variables, -1))
+        if self.mixing:
+            which = torch.eye(variables, dtype=window.dtype)
+            features.append(which.expand(steps, batch, -1, -1))
+        output, state = self.encoder(torch.cat(features, 3).flatten(1, 2))
+        rows = self.head(self.dropout(output[-1])) + self.highway(
+            relative.transpose(1, 2).flatten(0, 1)
+        )
+        forecast = rows.view(batch, variables, self.horizon, -1).transpose(1, 2)
+        if known is not None:
+            inputs = known[:, lookback:].transpose(0, 1).repeat_interleave(variables, 1)
+            output, _ = self.decoder(inputs, state)
+            further = self.future(torch.cat([self.dropout(output), inputs], 2))
+            forecast = forecast + further.unflatten(1, (batch, variables)).transpose(0, 1)
+        return forecast + last[..., None]
+
+    def loss(self, batch: tuple[Array, Array | None, Array], state: Any) -> tuple[Tensor, Any]:
+        window, known, target = tensors_of(batch)
+        prediction = self(window, known)
+        if self.quantiles is None:
+            return functional.mse_loss(prediction, target[..., None]), state
+        levels = torch.tensor(self.quantiles, dtype=target.dtype)
+        error = target[..., None] - prediction
+        return torch.maximum(levels * error, (levels - 1) * error).mean(), state
+
+
 def _register(kind: type, twin: Callable[[Any], Twin]) -> None:
     @twin_of.register(kind)
     def make(network: Any) -> Twin:
@@ -308,6 +372,7 @@ _register(_networks.PooledNetwork, PooledTwin)
 _register(TextNetwork, TextTwin)
 _register(_networks.StepNetwork, StepTwin)
 _register(LanguageNetwork, LanguageTwin)
+_register(ForecastNetwork, ForecastTwin)
 
 # --- training -------------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 """A transformer's load and oil temperature, 24 hours ahead: ETTh1, all seven quantities at once.
 
 Errors are of values standardised by the training part, over all forecasts whose 24 hours lie in
-the four test months.
+the four test months. The forecaster's arguments are its defaults but for the mean, which the
+squared error asks for, and the hour of the day, which lowers the error of the validation months
+from 0.356 to 0.345. A quarter of what it is given to learn are these months.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import pandas
 from numpy.typing import NDArray
 
 from benchmarks.quality import baselines, data
-from benchmarks.quality.harness import Outcome, System, Task, ahead_of, at_most, baseline, close_to
+from benchmarks.quality.harness import Outcome, Task, ahead_of, at_most, baseline, close_to
+from benchmarks.quality.rivals import rivals, training_of
+from fastlstm.tasks import Forecaster
 
 AHEAD, WEEK = 24, 7 * 24
 Windows = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -93,7 +98,32 @@ BASELINES = {
         lambda small: ridge(small, shared=False), penalties=PENALTIES, past=WEEK
     ),
 }
-SYSTEMS: dict[str, System] = {}
+SETTINGS = {
+    "horizon": AHEAD, "lookback": WEEK, "quantiles": None, "calendar": ["hour"],
+    "validation_fraction": 0.25,
+}  # fmt: skip
+
+
+@cache
+def frames(small: bool) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """Training and validation months; and the test months, with the week before them."""
+    hourly = data.etth1()
+    whole = pandas.DataFrame(hourly.values, pandas.to_datetime(hourly.times), columns=hourly.names)
+    training = whole[: hourly.validation_end]
+    test = whole[hourly.validation_end - WEEK : hourly.test_end]
+    return (training[-1500:], test[:500]) if small else (training, test)
+
+
+def fit(forecaster: Forecaster, part: pandas.DataFrame) -> None:
+    forecaster.fit(part)
+
+
+def score(forecaster: Forecaster, part: pandas.DataFrame) -> Outcome:
+    figures = forecaster.backtest(part)
+    return Outcome(figures["scaled_mse"], further={"MAE": figures["scaled_mae"]})
+
+
+SYSTEMS = rivals(Forecaster, SETTINGS, frames, fit, score)
 
 TASK = Task(
     name="etth1",
@@ -106,5 +136,6 @@ TASK = Task(
         close_to(RIDGE, 0.05, higher_is_better=False, relative=True),
         ahead_of("yesterday again", "mean of seven days", higher_is_better=False),
     ],
+    training=training_of(Forecaster, SETTINGS, frames, fit),
     published={"LSTM with attention (LSTMa in Zhou et al. 2021)": 0.650},
 )

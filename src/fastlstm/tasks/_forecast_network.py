@@ -20,10 +20,11 @@ from numpy.typing import DTypeLike
 from fastlstm import init
 from fastlstm._validate import Array
 from fastlstm.layers import Dropout, Linear
+from fastlstm.losses import mean_squared_error, quantile_loss
 from fastlstm.lstm import LSTM
 from fastlstm.parameters import Layer
 from fastlstm.rnn import RNN
-from fastlstm.tasks._networks import CELLS, Grads, Loss, Network, Rng, Start, begin, joined
+from fastlstm.tasks._networks import CELLS, Grads, Network, Rng, Start, begin, joined
 
 
 class ForecastNetwork(Network):
@@ -34,13 +35,14 @@ class ForecastNetwork(Network):
 
     Parameters
     ----------
-    variables, known, lookback, horizon, outputs, patch : int
+    variables, known, lookback, horizon, patch : int
+    quantiles : tuple of float, or None
+        What the outputs are: these (Q), learnt by the pinball loss, or the mean (Q = 1), learnt by
+        the squared error.
     mixing : bool
         The LSTM reads the patches of all variables beside a variable's own, and which one it is.
     hidden_size, num_layers, dropout, cell
         Of the LSTM; dropout between the layers and of what the outputs are made of.
-    loss : callable
-        ``loss(prediction (B, H, D, Q), target (B, H, D)) -> value, d_prediction``.
     """
 
     def __init__(
@@ -50,20 +52,19 @@ class ForecastNetwork(Network):
         known: int,
         lookback: int,
         horizon: int,
-        outputs: int,
+        quantiles: tuple[float, ...] | None,
         patch: int,
         mixing: bool,
         hidden_size: int,
         num_layers: int,
         dropout: float,
         cell: str,
-        loss: Loss,
         start: Start,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self.horizon, self._outputs = horizon, outputs
-        self._lookback, self._known, self._patch, self._mixing = lookback, known, patch, mixing
-        self.loss = loss
+        outputs = 1 if quantiles is None else len(quantiles)
+        self.horizon, self.quantiles, self._outputs = horizon, quantiles, outputs
+        self.lookback, self.known, self.patch, self.mixing = lookback, known, patch, mixing
         features = patch * (1 + known) + (variables * (patch + 1) if mixing else 0)
         if cell not in CELLS:
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r:.80}")
@@ -107,6 +108,12 @@ class ForecastNetwork(Network):
             output = self.future(np.concatenate([output, inputs], axis=2))
             forecast += self._from_future(output, window.shape)
         return forecast + last
+
+    def loss(self, prediction: Array, target: Array) -> tuple[float, Array]:
+        """Of predictions (B, H, D, Q) beside what came (B, H, D), and its gradient."""
+        if self.quantiles is None:
+            return mean_squared_error(prediction, target[..., np.newaxis])
+        return quantile_loss(prediction, target, self.quantiles)
 
     def loss_and_grads(
         self, batch: tuple[Array, Array | None, Array], _state: object, rng: Rng
@@ -154,7 +161,7 @@ class ForecastNetwork(Network):
         _, grads["highway"] = self.highway.backward(tapes["highway"], d_rows)
         d_final, grads["head"] = self.head.backward(tapes["head"], d_rows)
         d_final, _ = self._dropout.backward(tapes["final"], d_final)
-        d_output = np.zeros((self._lookback // self._patch, *d_final.shape), d_final.dtype)
+        d_output = np.zeros((self.lookback // self.patch, *d_final.shape), d_final.dtype)
         d_output[-1] = d_final
         _, _, grads["encoder"] = self.encoder.backward(tapes["encoder"], d_output, d_state)
         return joined(**grads)
@@ -164,27 +171,27 @@ class ForecastNetwork(Network):
     def _steps(self, relative: Array, known: Array | None) -> Array:
         """What the LSTM reads, (S, B·D, F)."""
         batch, lookback, variables = relative.shape
-        patch = self._patch
+        patch = self.patch
         steps = lookback // patch
         recent = relative[:, lookback - steps * patch :].reshape(batch, steps, patch, variables)
         features = [recent.transpose(1, 0, 3, 2)]
         shared = []
-        if self._mixing:
+        if self.mixing:
             shared.append(recent.reshape(batch, steps, patch * variables))
         if known is not None:
             before = known[:, lookback - steps * patch : lookback]
-            shared.append(before.reshape(batch, steps, patch * self._known))
+            shared.append(before.reshape(batch, steps, patch * self.known))
         for one in shared:
             each = one.swapaxes(0, 1)[:, :, np.newaxis]
             features.append(np.broadcast_to(each, (steps, batch, variables, one.shape[2])))
-        if self._mixing:
+        if self.mixing:
             which = np.eye(variables, dtype=relative.dtype)
             features.append(np.broadcast_to(which, (steps, batch, variables, variables)))
         return np.concatenate(features, axis=3).reshape(steps, batch * variables, -1)
 
     def _future_inputs(self, known: Array, variables: int) -> Array:
         """Known inputs of the horizon for each variable, (H, B·D, K)."""
-        return np.repeat(known[:, self._lookback :].swapaxes(0, 1), variables, axis=1)
+        return np.repeat(known[:, self.lookback :].swapaxes(0, 1), variables, axis=1)
 
     def _by_step(self, rows: Array, shape: tuple[int, ...]) -> Array:
         """(B·D, H·Q) -> (B, H, D, Q)."""

@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 
 from fastlstm._validate import Array, check_flag, check_quantiles, check_size
-from fastlstm.losses import mean_squared_error, quantile_loss
 from fastlstm.tasks import _forecast_plot
 from fastlstm.tasks._batches import in_chunks
 from fastlstm.tasks._estimator import Estimator
@@ -213,26 +212,18 @@ class Forecaster(Estimator):
                 )
 
     def _network(self, start: Start) -> ForecastNetwork:
-        levels = None if self.quantiles is None else tuple(self.quantiles)
-
-        def loss(prediction: Array, target: Array) -> tuple[float, Array]:
-            if levels is None:
-                return mean_squared_error(prediction, target[..., np.newaxis])
-            return quantile_loss(prediction, target, levels)
-
         return ForecastNetwork(
             variables=self._memory.layout.variables,
             known=self._memory.layout.known,
             lookback=self.lookback,
             horizon=self.horizon,
-            outputs=1 if levels is None else len(levels),
+            quantiles=None if self.quantiles is None else tuple(self.quantiles),
             patch=min(self.patch_length, self.lookback),
             mixing=self.mixing,
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             dropout=self.dropout,
             cell=self.cell,
-            loss=loss,
             start=start,
         )
 
