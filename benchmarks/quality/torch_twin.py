@@ -318,8 +318,7 @@ class ForecastTwin(Twin):
     def forward(self, window: Tensor, known: Tensor | None) -> Tensor:
         """(B, L, D) and (B, L + H, K) -> (B, H, D, Q)."""
         batch, lookback, variables = window.shape
-        last = window[:, -1:]
-        relative = window - last
+        relative = window - window[:, -1:]
         steps = lookback // self.patch
         first = lookback - steps * self.patch
 
@@ -347,7 +346,7 @@ class ForecastTwin(Twin):
             output, _ = self.decoder(inputs, state)
             further = self.future(torch.cat([self.dropout(output), inputs], 2))
             forecast = forecast + further.unflatten(1, (batch, variables)).transpose(0, 1)
-        return forecast + last[..., None]
+        return forecast + window[:, -1:, :, None]
 
     def loss(self, batch: tuple[Array, Array | None, Array], state: Any) -> tuple[Tensor, Any]:
         window, known, target = tensors_of(batch)
