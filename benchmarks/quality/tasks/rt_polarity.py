@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from benchmarks.quality import baselines, data
+from benchmarks.quality import baselines, data, texts
 from benchmarks.quality.data import Texts
 from benchmarks.quality.harness import Outcome, System, Task, ahead_of, at_least
 
@@ -28,7 +28,6 @@ BASELINES = {
     f"n-grams, {model}": System(lambda fold, small, model=model: Outcome(bags(fold, small)[model]))
     for model in ("logistic regression", "naive Bayes")
 }
-SYSTEMS: dict[str, System] = {}
 
 TASK = Task(
     name="rt_polarity",
@@ -37,7 +36,8 @@ TASK = Task(
     higher_is_better=True,
     percent=True,
     seeds=10,
-    systems=SYSTEMS | BASELINES,
+    systems=texts.systems_by_fold(read) | BASELINES,
     bars=[at_least(0.76), ahead_of(*BASELINES, higher_is_better=True)],
     published={"CNN from random embeddings (sent-conv-torch)": 0.759},
+    training=texts.training(read),
 )

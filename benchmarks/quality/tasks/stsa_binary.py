@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 
-from benchmarks.quality import baselines, data
+from benchmarks.quality import baselines, data, texts
 from benchmarks.quality.data import Texts
-from benchmarks.quality.harness import Outcome, System, Task, ahead_of, at_least, baseline
+from benchmarks.quality.harness import Outcome, Task, ahead_of, at_least, baseline
 
 
 @cache
@@ -28,7 +28,6 @@ BASELINES = {
     f"n-grams, {model}": baseline(lambda small, model=model: Outcome(bags(small)[model]))
     for model in ("logistic regression", "naive Bayes")
 }
-SYSTEMS: dict[str, System] = {}
 
 TASK = Task(
     name="stsa_binary",
@@ -36,11 +35,12 @@ TASK = Task(
     metric="accuracy on dev",
     higher_is_better=True,
     percent=True,
-    systems=SYSTEMS | BASELINES,
+    systems=texts.systems(read) | BASELINES,
     bars=[at_least(0.8), ahead_of(*BASELINES, higher_is_better=True)],
     published={
         "CNN from random embeddings, trained on phrases too, test (sent-conv-torch)": 0.835,
         "LSTM, GloVe, trained on phrases too, test (Tai et al. 2015)": 0.849,
         "BiLSTM, GloVe, trained on phrases too, test (Tai et al. 2015)": 0.875,
     },
+    training=texts.training(read),
 )

@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 
-from benchmarks.quality import baselines, data
+from benchmarks.quality import baselines, data, texts
 from benchmarks.quality.data import Texts
-from benchmarks.quality.harness import Outcome, System, Task, ahead_of, at_least, baseline
+from benchmarks.quality.harness import Outcome, Task, ahead_of, at_least, baseline
 
 
 @cache
@@ -28,7 +28,6 @@ BASELINES = {
     f"n-grams, {model}": baseline(lambda small, model=model: Outcome(bags(small)[model]))
     for model in ("logistic regression", "naive Bayes")
 }
-SYSTEMS: dict[str, System] = {}
 
 TASK = Task(
     name="trec",
@@ -36,9 +35,10 @@ TASK = Task(
     metric="accuracy on a tenth held out",
     higher_is_better=True,
     percent=True,
-    systems=SYSTEMS | BASELINES,
+    systems=texts.systems(read) | BASELINES,
     bars=[at_least(0.88), ahead_of(*BASELINES, higher_is_better=True)],
     published={
         "CNN from random embeddings, test split (sent-conv-torch)": 0.882,
     },
+    training=texts.training(read),
 )

@@ -1,0 +1,50 @@
+"""TextClassifier as a system of the tasks of texts: with its defaults, spelt out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.quality.data import Texts
+from benchmarks.quality.harness import System
+from benchmarks.quality.rivals import rivals, training_of
+from benchmarks.quality.timing import Training
+from fastlstm.tasks import TextClassifier
+
+# A run whose defaults were others is done again.
+SETTINGS: dict[str, Any] = {
+    name: value
+    for name, value in TextClassifier().get_params().items()
+    if name not in ("random_state", "verbose")
+}
+
+
+def systems(read: Callable[[bool], tuple[Texts, Texts]]) -> dict[str, System]:
+    """fastlstm, a plain RNN and torch."""
+    return rivals(TextClassifier, SETTINGS, read, _fit, _score)
+
+
+def systems_by_fold(read: Callable[[bool, int], tuple[Texts, Texts]]) -> dict[str, System]:
+    """The same where the number of a run is also that of a fold: ``read(small, fold)``."""
+
+    def in_fold(name: str, system: System) -> System:
+        return System(
+            lambda fold, small: systems(lambda part: read(part, fold))[name].run(fold, small),
+            system.settings,
+        )
+
+    found = systems(lambda small: read(small, 0))
+    return {name: in_fold(name, system) for name, system in found.items()}
+
+
+def training(read: Callable[[bool], tuple[Texts, Texts]]) -> Callable[[bool], Training]:
+    """What `--time` steps through."""
+    return training_of(TextClassifier, SETTINGS, read, _fit)
+
+
+def _fit(classifier: TextClassifier, part: Texts) -> None:
+    classifier.fit(part.texts, part.labels)
+
+
+def _score(classifier: TextClassifier, part: Texts) -> float:
+    return float(classifier.score(part.texts, part.labels))
