@@ -57,7 +57,7 @@ def main() -> None:
         texts, labels = made_up()
         test, truth = texts[::7], labels[::7]
         del texts[::7], labels[::7]
-        options = {"hidden_size": 16, "epochs": 2 if small else 30, "batch_size": 8}
+        options = {"epochs": 2 if small else 12, "batch_size": 8, "learning_rate": 0.01}
 
     classifier = TextClassifier(random_state=0, verbose=True, **options).fit(texts, labels)
     print(classification_report(truth, classifier.predict(test), digits=3, zero_division=0))
