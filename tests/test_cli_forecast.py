@@ -314,6 +314,14 @@ def test_predict_says_what_is_wrong(desk: Desk, trained: Path) -> None:
         desk.assert_fails(message)
 
 
+def test_who_lacks_pandas_reads_how_to_get_it(
+    desk: Desk, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert desk.run("predict", trained) == 2
+    desk.assert_fails(r"need pandas: pip install 'fastlstm\[forecast\]'")
+
+
 def test_a_model_without_a_table_is_refused(desk: Desk) -> None:
     options: dict[str, Any] = {"horizon": 2, "lookback": 4, "hidden_size": 2, "epochs": 1}
     Forecaster(**options).fit(np.arange(40.0)).save(desk.model)

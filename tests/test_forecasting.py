@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,16 @@ def test_quantiles_do_not_cross_and_the_outermost_are_the_interval(fitted: Forec
         assert (np.diff(fitted.predict_quantiles(y), axis=-1) >= 0).all()
     finally:
         network.parameters().load_state_dict(before)
+
+
+def test_units_do_not_matter() -> None:
+    """A law: what is learnt of a·y + b is a times the forecast of y, plus b."""
+    y = waves(200)
+    one, two = (Forecaster(**QUICK).fit(series) for series in (y, 1000 + 3 * y))
+    np.testing.assert_allclose(two.predict(), 1000 + 3 * one.predict(), rtol=1e-4)
+    for ours, theirs in zip(two.predict_interval(), one.predict_interval(), strict=True):
+        np.testing.assert_allclose(ours, 1000 + 3 * theirs, rtol=1e-4)
+    assert two.score(1000 + 3 * y) == pytest.approx(one.score(y), rel=1e-4)
 
 
 def test_one_seed_gives_one_forecaster() -> None:
@@ -370,6 +381,8 @@ def test_histories_that_do_not_fit_are_refused(fitted: Forecaster, dated: Foreca
         dated.predict(frame_of(waves())[["oil", "load"]])
     with pytest.raises(ValueError, match=r"^calendar: needs y with dates"):
         dated.predict(waves())
+    with pytest.raises(ValueError, match=r"^y: expected numbers like those of .*, got 1e\+300"):
+        fitted.predict(np.full((30, 2), 1e300))
     with pytest.raises(ValueError, match=r"^actual: expected 2 variables, got 1"):
         fitted.plot(actual=np.ones(6))
 
@@ -454,6 +467,19 @@ def test_a_file_gives_back_the_same_forecasts(dated: Forecaster, tmp_path: Path)
 
     with pytest.raises(FormatError, match="expected a file of kind 'sequence-classifier'"):
         SequenceClassifier.load(path)
+
+
+def test_who_lacks_a_package_reads_how_to_get_it(
+    fitted: Forecaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"need matplotlib: pip install 'fastlstm\[plot\]'"):
+        fitted.plot()
+    frame = frame_of(waves())
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"need pandas: pip install 'fastlstm\[forecast\]'"):
+        fitted.predict(frame)
+    assert fitted.predict(waves()).shape == (6, 2)  # without any
 
 
 def test_pictures_have_a_panel_for_each_variable(

@@ -201,9 +201,21 @@ class Scale:
         changes = (values != values[:1]).any(axis=0) & (deviation > 0)
         return cls(mean, np.where(changes, deviation, 1.0))
 
-    def apply(self, values: Array) -> Array:
-        """Standardised (…, D), as float32."""
-        scaled: Array = ((values - self.mean) / self.deviation).astype(np.float32)
+    def apply(self, name: str, values: Array) -> Array:
+        """Standardised (…, D), as float32.
+
+        Raises
+        ------
+        ValueError
+            If a value is too far from the mean for that.
+        """
+        with np.errstate(over="ignore"):
+            scaled: Array = ((values - self.mean) / self.deviation).astype(np.float32)
+        if not np.isfinite(scaled).all():
+            raise ValueError(
+                f"{name}: expected numbers like those of the training, got "
+                f"{values[~np.isfinite(scaled)][0]:g}"
+            )
         return scaled
 
     def undo(self, scaled: Array) -> Array:
@@ -224,6 +236,7 @@ class Table:
 
     def __init__(self, scaled: Array, known: Array, lookback: int, horizon: int) -> None:
         self._scaled, self._known = scaled, known
+        self.variables = scaled.shape[1]
         self._before = np.arange(-lookback, 0)
         self._ahead = np.arange(horizon)
         self._around = np.arange(-lookback, horizon)

@@ -11,8 +11,13 @@ from fastlstm.tasks._batches import in_chunks
 from fastlstm.tasks._forecast_data import Table
 from fastlstm.tasks._forecast_network import ForecastNetwork
 
-# Windows that are predicted at once.
-AT_ONCE = 256
+# Sequences that are predicted at once: windows times variables.
+_AT_ONCE = 2048
+
+
+def windows_at_once(variables: int) -> int:
+    """How many windows of so many variables are predicted at once."""
+    return max(1, _AT_ONCE // variables)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Windows:
 def mean_loss(network: ForecastNetwork, table: Table, starts: Array) -> float:
     """The loss of all windows that begin at these rows."""
     total = 0.0
-    for part in in_chunks(len(starts), AT_ONCE):
+    for part in in_chunks(len(starts), windows_at_once(table.variables)):
         window, known, target = table.batch(starts[part])
         total += network.loss(network(window, known), target)[0] * len(target)
     return total / len(starts)

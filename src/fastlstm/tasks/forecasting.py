@@ -12,7 +12,7 @@ from fastlstm.tasks import _forecast_plot
 from fastlstm.tasks._batches import in_chunks
 from fastlstm.tasks._estimator import Estimator
 from fastlstm.tasks._forecast_data import Layout, Table, check_calendar, window_starts
-from fastlstm.tasks._forecast_measures import AT_ONCE, Windows, figures_of, mean_loss, r2
+from fastlstm.tasks._forecast_measures import Windows, figures_of, mean_loss, r2, windows_at_once
 from fastlstm.tasks._forecast_memory import Memory
 from fastlstm.tasks._forecast_network import ForecastNetwork
 from fastlstm.tasks._networks import Start
@@ -150,13 +150,18 @@ class Forecaster(Estimator):
             Inputs that are known ahead (prices set, holidays, a weather forecast), row by row with
             y; a forecast will ask for their future.
 
+        Returns
+        -------
+        self
+
         Raises
         ------
         TypeError, ValueError
             If an argument is not possible; a series has a gap (NaN) or is too short for a window
-            of lookback and horizon, its rows are not in order, or those of X are others.
+            of lookback and horizon, its rows are not in order, or those of X are others. What was
+            fitted before is left as it was.
         KeyboardInterrupt
-            After Ctrl-C; the forecaster is then at the best weights so far.
+            After Ctrl-C; the forecaster then has the best weights so far and can be used.
         """
         self._check_params()
         self._check_training()
@@ -176,10 +181,12 @@ class Forecaster(Estimator):
         self._memory = memory = Memory.of(
             layout, several, series, known, training=rows, lookback=self.lookback
         )
-        scaled = [scale.apply(one.values) for scale, one in zip(memory.scales, series, strict=True)]
+        scaled = [
+            scale.apply("y", one.values) for scale, one in zip(memory.scales, series, strict=True)
+        ]
         table = Table(
             np.concatenate(scaled),
-            memory.known_scale.apply(np.concatenate(known)),
+            memory.known_scale.apply("X", np.concatenate(known)),
             self.lookback,
             self.horizon,
         )
@@ -311,10 +318,10 @@ class Forecaster(Estimator):
         starts = part.training[::stride]
         (known,) = self._memory.layout.known_of_all([series], False, X)
         scale = self._memory.scale_of(series)
-        known = self._memory.known_scale.apply(known)
-        table = Table(scale.apply(series.values), known, self.lookback, self.horizon)
+        known = self._memory.known_scale.apply("X", known)
+        table = Table(scale.apply("y", series.values), known, self.lookback, self.horizon)
         found = []
-        for chunk in in_chunks(len(starts), AT_ONCE):
+        for chunk in in_chunks(len(starts), windows_at_once(series.values.shape[1])):
             window, inputs, _ = table.batch(starts[chunk])
             found.append(scale.undo(self.network_(window, inputs)))
         forecast = np.sort(np.concatenate(found), axis=-1)
@@ -346,12 +353,12 @@ class Forecaster(Estimator):
             known = memory.layout.known_of_all(series, several, X, ahead=horizon)
             scales = [memory.scale_of(one) for one in series]
         pairs = list(zip(scales, series, strict=True))
-        windows = np.stack([scale.apply(one.values[-self.lookback :]) for scale, one in pairs])
+        windows = np.stack([scale.apply("y", one.values[-self.lookback :]) for scale, one in pairs])
         around = memory.known_scale.apply(
-            np.stack([inputs[-self.lookback - horizon :] for inputs in known])
+            "X", np.stack([inputs[-self.lookback - horizon :] for inputs in known])
         )
         found = []
-        for chunk in in_chunks(len(series), AT_ONCE):
+        for chunk in in_chunks(len(series), windows_at_once(memory.layout.variables)):
             inputs = around[chunk] if memory.layout.known else None
             found.append(self.network_(windows[chunk], inputs))
         answers = [
