@@ -14,6 +14,7 @@ import pytest
 from benchmarks.quality import __main__ as command
 from benchmarks.quality import data, harness, report
 from benchmarks.quality.harness import OURS, PLAIN, Bar, Outcome, Summary, System, Task
+from benchmarks.quality.lexicon import Lexicon
 from benchmarks.quality.tasks import NAMES, load
 from fastlstm.losses import mean_squared_error, softmax_cross_entropy
 from fastlstm.optim import SGD, Adam, AdamW
@@ -24,6 +25,7 @@ from fastlstm.tasks._networks import PooledNetwork, StepNetwork
 from fastlstm.tasks._spelling import Spelling
 from fastlstm.tasks._text_network import TextNetwork
 from fastlstm.tasks._texts import Words
+from fastlstm.tasks._translation_network import TranslationBatch, TranslationNetwork
 from fastlstm.training import Trainer
 from tests.support import Array, assert_close
 
@@ -274,7 +276,7 @@ def test_a_twin_has_the_loss_and_the_gradients(
     pooling: str, cell: str, bidirectional: bool
 ) -> None:
     pytest.importorskip("torch")
-    from benchmarks.quality.torch_twin import twin_of
+    from benchmarks.quality.twins import twin_of
 
     rng = np.random.default_rng(7)
     ids = bidirectional  # with an embedding as well
@@ -303,7 +305,7 @@ STEP_TARGETS = {
 @pytest.mark.parametrize("kind", STEP_TARGETS)
 def test_a_twin_of_steps_has_the_loss_and_the_gradients(kind: str) -> None:
     pytest.importorskip("torch")
-    from benchmarks.quality.torch_twin import twin_of
+    from benchmarks.quality.twins import twin_of
 
     rng = np.random.default_rng(8)
     loss, draw = STEP_TARGETS[kind]
@@ -318,7 +320,7 @@ def test_a_twin_of_steps_has_the_loss_and_the_gradients(kind: str) -> None:
 @pytest.mark.parametrize("letters", [False, True])
 def test_a_twin_of_texts_has_the_loss_and_the_gradients(weighted: bool, letters: bool) -> None:
     pytest.importorskip("torch")
-    from benchmarks.quality.torch_twin import twin_of
+    from benchmarks.quality.twins import twin_of
 
     rng = np.random.default_rng(9)
     spelling = Spelling(["ab", "bc", "abc"])
@@ -339,7 +341,7 @@ def test_a_twin_of_texts_has_the_loss_and_the_gradients(weighted: bool, letters:
 def test_a_twin_of_a_language_network(cell: str, inputs: int, tied: bool) -> None:
     """With an id that can only be read, and never is a target that counts; with carried states."""
     pytest.importorskip("torch")
-    from benchmarks.quality.torch_twin import twin_of
+    from benchmarks.quality.twins import twin_of
     from fastlstm.tasks._language_network import LanguageNetwork
 
     rng = np.random.default_rng(8)
@@ -357,9 +359,46 @@ def test_a_twin_of_a_language_network(cell: str, inputs: int, tied: bool) -> Non
 
 
 @pytest.mark.oracle
+@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("attention", ["dot", "general"])
+def test_a_twin_of_translation(cell: str, bidirectional: bool, attention: str) -> None:
+    pytest.importorskip("torch")
+    from benchmarks.quality.twins import twin_of
+
+    rng = np.random.default_rng(7)
+    network = TranslationNetwork(
+        9, 11, embedding_size=3, hidden_size=6, num_layers=2, bidirectional=bidirectional,
+        dropout=0.0, cell=cell, attention=attention, label_smoothing=0.1, start=rng,
+        dtype=np.float64,
+    )  # fmt: skip
+    source, target = (rng.integers(0, count, (7, 5)).astype(np.int32) for count in (9, 11))
+    batch = TranslationBatch((source, LENGTHS), (target[:6], np.array([6, 2, 3, 4, 5])))
+    compare_gradients(network, twin_of(network), batch)
+
+
+def test_a_lexicon_finds_which_word_belongs_to_which() -> None:
+    sources = ["das haus", "das buch", "ein buch", "das alte haus", "ein alter"]
+    targets = ["the house", "the book", "a book", "the old house", "an old one"]
+    lexicon = Lexicon(sources, targets, rounds=30)
+    assert lexicon.translate("das buch") == "the book"
+    assert lexicon.translate("ein haus mit das") == "a house mit the"
+
+
+def test_greedy_search_is_compared_in_each_run() -> None:
+    from benchmarks.quality.tasks.multi30k import greedy_within
+
+    bar = greedy_within(1.5)
+    assert bar.met({}) is None
+    for greedy, met in ((31.0, True), (30.0, False)):
+        further = ({"greedy": 33.0}, {"greedy": greedy})
+        assert bar.met({OURS: Summary((33.0, 32.0), (1.0, 1.0), further)}) is met
+
+
+@pytest.mark.oracle
 def test_no_twin_has_dropouts_that_torch_lacks() -> None:
     pytest.importorskip("torch")
-    from benchmarks.quality.torch_twin import twin_of
+    from benchmarks.quality.twins import twin_of
     from fastlstm.tasks._language_network import LanguageNetwork
 
     for options in ({"locked_dropout": True}, {"weight_dropout": 0.1}):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -329,7 +330,11 @@ def test_it_is_an_estimator_of_scikit_learn(fitted: Translator) -> None:
 # --- interruptions --------------------------------------------------------------------------------
 
 
-def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def interrupt_at(
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupt: Callable[[int], object] = signal.raise_signal,
+) -> list[int]:
     """Ctrl-C while that batch is made."""
     made: list[int] = []
 
@@ -338,7 +343,7 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
             super().__init__(*pair)
             made.append(len(made) + 1)
             if len(made) == step:
-                signal.raise_signal(signal.SIGINT)
+                interrupt(signal.SIGINT)
 
     monkeypatch.setattr(translation, "TranslationBatch", Interrupting)
     return made
@@ -366,6 +371,30 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_same_bits(
     assert resumed.history_.losses == whole.history_.losses
     for name, array in whole.network_.parameters().items():
         assert_same_bits(resumed.network_.parameters()[name], array, name)
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, options = tmp_path / "run.checkpoint", {"epochs": 4, "dropout": 0.2}
+    whole = small(**options).fit(*swaps(), swaps("ab"))
+
+    class Killed(BaseException):
+        """Nothing catches it, as nothing catches SIGKILL."""
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        made = interrupt_at(15, patched, kill)
+        with pytest.raises(Killed):
+            small(**options).fit(*swaps(), swaps("ab"), checkpoint=path)
+    with monkeypatch.context() as patched:
+        made = interrupt_at(0, patched)
+        resumed = small(**options).fit(*swaps(), swaps("ab"), checkpoint=path)
+    assert len(made) == 2 * 4 + 2  # two epochs of training, and their validations
+    assert resumed.history_ == whole.history_
+    assert_same_bits(resumed.log_prob(*swaps()), whole.log_prob(*swaps()))
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ class Summary:
 
     values: tuple[float, ...]
     seconds: tuple[float, ...]
+    further: tuple[Mapping[str, float], ...] = ()
 
     @property
     def mean(self) -> float:
@@ -252,6 +253,7 @@ def summaries(task: Task, record: Mapping[str, Any]) -> dict[str, Summary]:
         name: Summary(
             tuple(run["value"] for run in found[name]),
             tuple(run["seconds"] for run in found[name]),
+            tuple(run["further"] for run in found[name]),
         )
         for name in task.systems
         if name in found

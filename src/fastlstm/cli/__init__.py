@@ -15,13 +15,13 @@ from collections.abc import Sequence
 
 from fastlstm._config import show_config
 from fastlstm._version import __version__
-from fastlstm.cli import classify, forecast, lm, recognize
+from fastlstm.cli import classify, forecast, lm, recognize, translate
 from fastlstm.cli.errors import CommandError, Interrupted
 
 DESCRIPTION = """\
 LSTM networks on the CPU. `fastlstm lm` trains and uses language models, `fastlstm classify` puts
-texts into classes, `fastlstm recognize` writes down speech and handwriting, `fastlstm forecast`
-continues time series.
+texts into classes, `fastlstm translate` translates sentences, `fastlstm recognize` writes down
+speech and handwriting, `fastlstm forecast` continues time series.
 """
 EPILOG = """\
 examples:
@@ -31,6 +31,8 @@ examples:
       go on from a prompt
   fastlstm classify train reviews.csv --text-column review --label-column stars --out m.safetensors
       learn to tell good reviews from bad ones
+  fastlstm translate train --source train.de --target train.en --out de-en.safetensors
+      learn to translate
   fastlstm recognize train digits.csv --out digits.safetensors
       learn to write down recordings, from rows like "zero.wav,0"
   fastlstm forecast train load.csv --target load --out load.safetensors
@@ -53,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     lm.add_parser(commands)
     classify.add_parser(commands)
+    translate.add_parser(commands)
     recognize.add_parser(commands)
     forecast.add_parser(commands)
     config = commands.add_parser(

@@ -15,15 +15,17 @@ from fastlstm.cli.errors import CommandError, Interrupted
 Model = TypeVar("Model")
 
 
-def check_target(path: Path, kind: str) -> None:
+def check_target(path: Path, kind: str, *, option: str = "--out") -> None:
     """Refuse a model file that could not be written at the end, or would replace another file.
 
     Parameters
     ----------
     path : Path
-        The argument --out.
+        The argument of `option`.
     kind : str
         One of `storage.KINDS`; a file of this kind may be replaced.
+    option : str
+        For messages.
 
     Raises
     ------
@@ -31,19 +33,19 @@ def check_target(path: Path, kind: str) -> None:
     """
     try:
         if not path.parent.is_dir():
-            raise CommandError(f"--out {path}: there is no folder {path.parent}")
+            raise CommandError(f"{option} {path}: there is no folder {path.parent}")
         if path.is_dir():
-            raise CommandError(f"--out {path}: is a folder; expected the name of a file")
+            raise CommandError(f"{option} {path}: is a folder; expected the name of a file")
         if path.exists():
             storage.load(path, kind)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".fastlstm-"):
             pass
     except storage.FormatError as error:
-        raise CommandError(f"{error}; it is not overwritten, choose another --out") from None
+        raise CommandError(f"{error}; it is not overwritten, choose another {option}") from None
     except ImportError as error:
         raise CommandError(str(error)) from None
     except OSError as error:
-        raise CommandError(f"--out {path}: cannot be written: {reason(error)}") from None
+        raise CommandError(f"{option} {path}: cannot be written: {reason(error)}") from None
 
 
 def check_picture(option: str, path: str | None, software: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 SOFTWARE = "fastlstm loss curve"
 CONFUSION = "fastlstm confusion matrix"
 FORECAST = "fastlstm forecast"
+ATTENTION = "fastlstm attention"
 HOW_TO_GET = "no loss curve: it needs matplotlib: pip install 'fastlstm[plot]'"
 
 # Cells have their numbers in them up to so many labels.

@@ -50,12 +50,17 @@ def read_table(path: str, *columns: str) -> list[dict[str, Any]]:
 
 
 def read_texts(
-    path: str, text_column: str, label_column: str | None = None
+    path: str,
+    text_column: str,
+    label_column: str | None = None,
+    *,
+    line: str = "a label, a tab and a text",
 ) -> tuple[list[str], list[str]]:
     """Texts, and their labels if a column of these is named.
 
     A table is as `read_table` takes it. A file whose suffix is none of a table, and stdin that
-    does not begin with a brace, has a text on each line, or "label<TAB>text".
+    does not begin with a brace, has a text on each line, or "label<TAB>text"; `line` is what the
+    latter is called in messages.
 
     Raises
     ------
@@ -65,7 +70,7 @@ def read_texts(
     lines = read_lines(path)
     columns = [text_column] if label_column is None else [text_column, label_column]
     if not path.endswith(_TABLES) and not _is_json(path, lines):
-        return _plain_texts(path, lines, labelled=label_column is not None)
+        return _plain_texts(path, lines, None if label_column is None else line)
     rows = _rows(path, lines, columns)
     for k, row in enumerate(rows, 1):
         if not isinstance(row[text_column], str):
@@ -108,17 +113,19 @@ def _rows(path: str, lines: Sequence[str], columns: Sequence[str]) -> list[dict[
     return rows
 
 
-def _plain_texts(path: str, lines: Sequence[str], *, labelled: bool) -> tuple[list[str], list[str]]:
-    """Of lines that are texts, or "label<TAB>text"."""
+def _plain_texts(
+    path: str, lines: Sequence[str], expected: str | None
+) -> tuple[list[str], list[str]]:
+    """Of lines that are texts, or "label<TAB>text" if something is expected."""
     if not lines:
         raise CommandError(f"{path}: is empty")
-    if not labelled:
+    if expected is None:
         return list(lines), []
     pairs = [line.split("\t", 1) for line in lines]
     for k, pair in enumerate(pairs, 1):
         if len(pair) != 2:
             raise CommandError(
-                f"{path}: line {k}: expected a label, a tab and a text, got {lines[k - 1]!r:.60} "
+                f"{path}: line {k}: expected {expected}, got {lines[k - 1]!r:.60} "
                 f"(tables end in {', '.join(_TABLES)})"
             )
     return [text for _, text in pairs], [label for label, _ in pairs]

@@ -166,6 +166,7 @@ class Estimator(BaseEstimator):
             patience=None if validate is None else self.patience or epochs,
             progress=bool(self.verbose),
             checkpoint=checkpoint,
+            checkpoint_every=None if checkpoint is None else batches.per_epoch,
             settings=settings,
         )
         if checkpoint is not None and Path(checkpoint).exists():

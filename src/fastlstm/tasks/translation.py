@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +16,7 @@ from fastlstm.tasks._batches import Ragged, in_chunks
 from fastlstm.tasks._estimator import Estimator
 from fastlstm.tasks._networks import Start
 from fastlstm.tasks._search import Hypothesis, beam_search
+from fastlstm.tasks._translation import Translation as Translation
 from fastlstm.tasks._translation_network import (
     Hypotheses,
     TranslationBatch,
@@ -31,34 +32,6 @@ _SPARE = 10
 _QUANTILE, _LARGEST_RATIO = 0.99, 1000.0
 
 Pairs = tuple[Iterable[str], Iterable[str]]
-
-
-@dataclass(frozen=True)
-class Translation:
-    """One translation of one sentence.
-
-    Attributes
-    ----------
-    text : str
-    log_prob : float
-        Of its tokens and its end, in nats.
-    score : float
-        By which translations of a sentence are ordered:
-        log_prob / (tokens + 1) ** length_penalty.
-    source_tokens, tokens : tuple of str
-        What was read and what was said, in pieces; a blank before a word belongs to its first
-        piece.
-    attention : ndarray (tokens + 1, source_tokens + 1), or None
-        What part of each source token was looked at for each token; the last ones of both are the
-        ends. Rows sum to 1.
-    """
-
-    text: str
-    log_prob: float
-    score: float
-    source_tokens: tuple[str, ...] = ()
-    tokens: tuple[str, ...] = ()
-    attention: Array | None = None
 
 
 class Translator(Estimator):
@@ -374,7 +347,7 @@ class Translator(Estimator):
         """
         pairs = _check_pairs(sources, targets, "sources", "targets", blank=True)
         sacrebleu = import_extra("sacrebleu", extra="translate", purpose="BLEU scores")
-        bleu = sacrebleu.metrics.BLEU(tokenize=tokenize)
+        bleu = sacrebleu.metrics.BLEU(tokenize=tokenize, force=tokenize == "none")
         return float(bleu.corpus_score(self.predict(pairs[0]), [pairs[1]]).score)
 
     def _search(
