@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.quality import baselines, data
 from benchmarks.quality.data import Labelled, Texts
+from benchmarks.quality.lexicon import Lexicon
 from tests.support import Array, assert_close
 
 # --- readers --------------------------------------------------------------------------------------
@@ -207,6 +208,14 @@ def test_bags_of_ngrams_learn_the_word_that_tells() -> None:
         Texts(texts, labels), Texts(["so good", "so bad , bad"], np.array([1, 0]))
     )
     assert found == {"logistic regression": 1.0, "naive Bayes": 1.0}
+
+
+def test_a_lexicon_finds_which_word_belongs_to_which() -> None:
+    sources = ["das haus", "das buch", "ein buch", "das alte haus", "ein alter"]
+    targets = ["the house", "the book", "a book", "the old house", "an old one"]
+    lexicon = Lexicon(sources, targets, rounds=30)
+    assert lexicon.translate("das buch") == "the book"
+    assert lexicon.translate("ein haus mit das") == "a house mit the"
 
 
 def test_windows_end_where_forecasts_begin() -> None:
