@@ -375,6 +375,12 @@ def test_a_model_must_say_how_its_features_are_made(desk: Desk, front_end: Any) 
     desk.assert_fails("does not say how its features are made")
 
 
+def test_bands_are_hidden_only_where_neighbours_are_alike() -> None:
+    mfcc_, mel = (recognize._augmentation("path", kind) for kind in ("mfcc", "log-mel"))
+    assert mfcc_.feature_masks == 0 < mel.feature_masks
+    assert mfcc_.time_masks == mel.time_masks > 0
+
+
 def test_the_options_have_the_defaults_of_the_estimator() -> None:
     parameters = inspect.signature(SequenceRecognizer).parameters
     for argument, _, default, _ in recognize.OPTIONS.values():

@@ -132,7 +132,7 @@ def _add_train(kinds: Any) -> None:
     )  # fmt: skip
     train.add_argument(
         "--augment", action="store_true",
-        help="change sound (SpecAugment) and drawings (slant, turn, size) anew in each pass",
+        help="change sound (SpecAugment) and drawings (slant, size, order) anew in each pass",
     )  # fmt: skip
     for name, (_, kind, default, text) in OPTIONS.items():
         metavar = "N" if kind.__name__ == "whole number" else "X"
@@ -235,7 +235,7 @@ def train_model(options: argparse.Namespace) -> int:
     texts = [_labels(sample.text, options.labels) for sample in samples]
     recognizer = recognizer_class(
         stack=options.stack or (STACK_OF_SOUND if source == "path" else 1),
-        augment=_augmentation(source) if options.augment else None,
+        augment=_augmentation(source, options.features) if options.augment else None,
         front_end=front_end.settings(),
         random_state=options.seed,
         verbose=True,
@@ -271,12 +271,15 @@ def _rate_of(source: str, samples: Sequence[Sample]) -> int:
         return 0  # what is wrong with it is said when it is read
 
 
-def _augmentation(source: str) -> Any:
+def _augmentation(source: str, features: str) -> Any:
     from fastlstm.tasks.augmentation import SpecAugment, StrokeDistortion
 
     if source == "sequence":
         raise CommandError("--augment: is for sound and drawings, not for sequences of anything")
-    return StrokeDistortion() if source == "strokes" else SpecAugment()
+    if source == "strokes":
+        return StrokeDistortion()
+    # Neighbouring bands sound alike; cepstral coefficients are no neighbours in this sense.
+    return SpecAugment() if features == "log-mel" else SpecAugment(feature_masks=0)
 
 
 def _labels(text: Any, level: str) -> Any:
