@@ -108,6 +108,17 @@ def test_windows_go_on_where_the_ones_before_ended(length: int, batch: int, step
     assert max(lengths) - min(lengths) <= 1
 
 
+def test_windows_say_where_texts_begin() -> None:
+    ids = np.arange(41)
+    begins = ids % 7 == 0
+    batches = StreamBatches(ids, 4, 3, begins)
+    for inputs, targets, begun in batches:
+        assert_same_bits(begun, inputs % 7 == 0)
+        assert_same_bits(targets, inputs + 1)
+    with pytest.raises((TypeError, ValueError), match="begins"):
+        StreamBatches(ids, 4, 3, begins[:-1])
+
+
 def test_windows_are_a_sequence() -> None:
     batches = StreamBatches(np.arange(100), 2, 10)
     assert_same_bits(batches[-1][0], batches[len(batches) - 1][0])

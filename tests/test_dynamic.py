@@ -60,8 +60,9 @@ def test_weights_follow_the_text_by_the_formulas(
     model = untrained(level=level, dtype=np.float64, **options)
     texts = ["the dog sat on the 合 cat", "a mat"]
     training = ENGLISH if squares else None
-    ids = joined(model.vocabulary_, [ENGLISH])
-    roots = root_mean_squares(model.network_, ids, 1, WINDOW) if squares else None
+    ids, _ = joined(model.vocabulary_, [ENGLISH])
+    windows = StreamBatches(ids, 1, WINDOW)
+    roots = root_mean_squares(model.network_, windows) if squares else None
     expected, weights = literally(model, texts, roots)
     found = model.dynamic_perplexity(
         texts, learning_rate=RATE, decay=DECAY, window=WINDOW, training=training, keep=True
@@ -74,14 +75,14 @@ def test_weights_follow_the_text_by_the_formulas(
 def test_mean_squares_are_those_of_the_gradients_of_all_windows() -> None:
     model = untrained(dtype=np.float64)
     network = model.network_
-    ids = joined(model.vocabulary_, [ENGLISH])
+    ids, _ = joined(model.vocabulary_, [ENGLISH])
     squares: dict[str, list[Array]] = {name: [] for name in network.parameters()}
     state = None
     for batch in StreamBatches(ids, 2, 7):
         _, grads, state = network.loss_and_grads(batch, state, None)
         for name, grad in grads.items():
             squares[name].append(grad**2)
-    for name, root in root_mean_squares(network, ids, 2, 7).items():
+    for name, root in root_mean_squares(network, StreamBatches(ids, 2, 7)).items():
         assert_close(root, np.sqrt(np.mean(squares[name], axis=0)), 1e-12, name)
 
 

@@ -19,6 +19,7 @@ from fastlstm import storage
 from fastlstm.storage import FormatError
 from fastlstm.tasks import LanguageModel
 from fastlstm.tasks._language_network import LanguageNetwork
+from fastlstm.tasks._language_use import joined
 from fastlstm.tasks._vocabularies import CODE_POINTS, Characters
 from tests.support import Array, assert_same_bits
 from tests.test_language_network import plain_logits
@@ -186,8 +187,8 @@ def test_the_best_weights_of_the_validations_are_kept() -> None:
     assert len(values) == 20
     assert min(values) < values[-1] - 0.1
     assert kept.perplexity(other) < last.perplexity(other)
-    assert kept.network_.mean_loss(kept._streams(
-        np.concatenate(([2], kept.vocabulary_.encode(other))))) == min(values)  # fmt: skip
+    windows = kept._streams(*joined(kept.vocabulary_, [other]))
+    assert kept.network_.mean_loss(windows) == min(values)
 
 
 def test_patience_ends_a_run() -> None:
@@ -226,23 +227,44 @@ def test_what_stands_before_a_text_is_embedded_as_zeros_for_ever() -> None:
 
 
 def test_texts_of_a_list_are_kept_apart_by_what_stands_before_a_text() -> None:
-    from fastlstm.tasks._language_use import joined
-
     words = untrained(level="whitespace", text="a b\n")
     start, (a, b, _) = 1, words.vocabulary_.encode("a b\n")
-    assert joined(words.vocabulary_, ["a b", "b\n", "", "a"]).tolist() == [
-        start, a, b, start, b, start, a
-    ]  # fmt: skip
-    characters = untrained("ab")
-    assert joined(characters.vocabulary_, ["ab", "b"]).tolist() == [2, 0, 1, 2, 1]
+    ids, begins = joined(words.vocabulary_, ["", "a b", "b\n", "", "a"])
+    assert ids.tolist() == [start, a, b, start, b, start, a]
+    assert begins is not None
+    assert np.flatnonzero(begins).tolist() == [0, 3, 5]
+    characters = untrained("ab").vocabulary_
+    ids, begins = joined(characters, ["ab", "b"])
+    assert ids.tolist() == [2, 0, 1, 2, 1]
+    assert begins is not None
+    assert begins.tolist() == [True, False, False, True, False]
+    assert joined(characters, ["ab"])[1] is joined(characters, ["", "ab"])[1] is None
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_texts_of_a_list_are_learnt_from_their_beginning_each(level: str) -> None:
+    """The loss of all texts in one stream is the mean over all tokens, as `score` has it."""
+    model = untrained(level=level)
+    texts = ["the cat sat.", "a", "the dog sat on the log;", "the mat"]
+    ids, begins = joined(model.vocabulary_, texts)
+    kept = np.ones(len(ids), bool)
+    if level == "word":  # the line ends between texts are learnt, and not scored
+        kept[np.flatnonzero(begins)] = False
+        ids = np.where(kept, ids, 1)
+    found, _ = model.network_.log_prob(
+        ids[:-1, np.newaxis], ids[1:, np.newaxis], None, np.array(begins)[:-1, np.newaxis]
+    )
+    scored = np.concatenate([model.log_prob(text) for text in texts])
+    if level == "char":
+        kept = ids < model.network_.outputs
+        scored -= math.log1p(-model.vocabulary_.to_json()["unknown_probability"])
+    np.testing.assert_allclose(found[kept[1:], 0], scored, rtol=1e-5)
 
 
 def test_short_texts_are_read_at_fewer_places() -> None:
     for text, streams in (("a", 1), ("ab" * 20, 2), ("ab" * 80, 4)):
         model = LanguageModel(steps=1, validation_fraction=0, **SMALL).fit(text)
-        from fastlstm.tasks._language_use import joined
-
-        windows = model._streams(joined(model.vocabulary_, [text]))
+        windows = model._streams(*joined(model.vocabulary_, [text]))
         assert windows[0][0].shape[1] == streams
 
 

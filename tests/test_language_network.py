@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastlstm.losses import softmax_cross_entropy
 from fastlstm.tasks._language_network import LanguageNetwork
+from fastlstm.tasks._segments import Segments
 from tests.finite_differences import assert_gradients
 from tests.support import Array, assert_close, assert_same_bits, normal, plain_lstm, plain_rnn
 
@@ -152,6 +156,77 @@ def test_forget_gates_begin_open() -> None:
     for layer in range(2):
         bias = sum(parameters[f"recurrent.bias_{part}_l{layer}"] for part in ("ih", "hh"))
         assert_close(bias[HIDDEN : 2 * HIDDEN], np.ones(HIDDEN), 1e-15)
+
+
+# --- texts that begin within a window -------------------------------------------------------------
+
+
+BEGINS = np.array([[0, 1], [1, 0], [0, 0], [1, 1]], bool)  # (T, B)
+
+
+@every_option
+@pytest.mark.parametrize("carried", [False, True])
+def test_gradients_where_texts_begin(options: dict[str, Any], carried: bool) -> None:
+    net = network(**options)
+    batch = (*batch_of(), BEGINS)
+    state = state_of(net) if carried else None
+
+    def run() -> tuple[float, dict[str, Array], Any]:
+        return net.loss_and_grads(batch, state, np.random.default_rng(9))
+
+    def loss(arrays: dict[str, Array]) -> float:
+        weight = arrays["embedding.weight"].copy()
+        weight[net.outputs :] = 0
+        net.parameters().load_state_dict(arrays | {"embedding.weight": weight})
+        return run()[0]
+
+    assert_gradients(loss, net.parameters().state_dict(), run()[1])
+
+
+@every_option
+def test_a_text_begins_without_a_past(options: dict[str, Any]) -> None:
+    """Each stretch of each stream alone, from a zero state or from the carried one."""
+    net = network(**options)
+    ids, targets = batch_of()
+    state = state_of(net)
+    found, after = net.log_prob(ids, targets, state, BEGINS)
+    loss, _, trained = net.loss_and_grads((ids, targets, BEGINS), state, None)
+    assert loss == pytest.approx(-found.mean(), rel=1e-12)
+    for b, cuts in enumerate(([0, 1, 3, 4], [0, 3, 4])):
+        for first, last in itertools.pairwise(cuts):
+            own = None if BEGINS[first, b] else tuple(part[:, b] for part in state)
+            alone, end = net.log_prob(ids[first:last, b], targets[first:last, b], own)
+            assert_close(found[first:last, b], alone, 1e-12)
+        for part, carried, expected in zip(after, trained, end, strict=True):
+            assert_close(part[:, b], expected, 1e-12)
+            assert_close(carried[:, b], expected, 1e-12)
+
+
+def test_where_no_text_begins_nothing_is_cut() -> None:
+    assert Segments.of(None) is None
+    assert Segments.of(np.zeros((3, 2), bool)) is None
+
+
+@given(st.integers(1, 6), st.integers(1, 4), st.data())
+def test_segments_are_cut_and_joined(steps: int, batch: int, data: st.DataObject) -> None:
+    flags = data.draw(st.lists(st.booleans(), min_size=steps * batch, max_size=steps * batch))
+    begins = np.array(flags).reshape(steps, batch)
+    segments = Segments.of(begins)
+    if segments is None:
+        return
+    x = 1 + np.arange(steps * batch, dtype=np.float64).reshape(steps, batch, 1)
+    padded = segments.cut(x)
+    assert_same_bits(segments.join(padded), x)
+    assert segments.lengths.sum() == steps * batch
+    assert padded.shape == (segments.lengths.max(), begins[1:].sum() + batch, 1)
+    for s, length in enumerate(segments.lengths):
+        assert padded[:length, s].all()
+        assert not padded[length:, s].any()
+        # One stream's, in order.
+        assert (np.diff(padded[:length, s, 0]) == batch).all()
+    state = segments.first((np.ones((1, batch, 2)),))
+    assert state is not None
+    assert state[0].sum() == 2 * (~begins[0]).sum()
 
 
 # --- tied weights ---------------------------------------------------------------------------------

@@ -286,7 +286,9 @@ class LanguageTwin(Twin):
         return functional.linear(self.dropout(output), weight, self.head.bias), state
 
     def loss(self, batch: tuple[Array, Array], state: Any) -> tuple[Tensor, Any]:
-        ids, targets = tensors_of(batch)
+        ids, targets, *begins = tensors_of(batch)
+        if begins:
+            raise NotImplementedError("batches in which texts begin: nn.LSTM cannot reset states")
         logits, state = self(ids, state)
         targets = targets.reshape(-1).clamp(max=self.outputs)
         found = functional.cross_entropy(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm._validate import LARGEST_EXTENT, Array, check_integers, check_size
+from fastlstm._validate import LARGEST_EXTENT, Array, check_array, check_integers, check_size
 
 # Sequences of so many batches are sorted by length together, where that is asked for.
 _POOL = 50
@@ -76,7 +76,7 @@ class Ragged:
         return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
 
-class StreamBatches(Sequence[tuple[Array, Array]]):
+class StreamBatches(Sequence[tuple[Array, ...]]):
     """The (inputs, targets) of truncated backpropagation through time over one long text of ids.
 
     The text is cut into `batch_size` streams of equal length that lie side by side, and those
@@ -92,6 +92,8 @@ class StreamBatches(Sequence[tuple[Array, Array]]):
         Streams (B).
     steps : int
         The longest window (T).
+    begins : ndarray of bool (N,), optional
+        Where a text begins, if they are several; then windows are (inputs, targets, begins).
 
     Raises
     ------
@@ -109,7 +111,9 @@ class StreamBatches(Sequence[tuple[Array, Array]]):
     ([[2, 3], [6, 7]], [[3, 4], [7, 8]])
     """
 
-    def __init__(self, ids: Array, batch_size: int, steps: int) -> None:
+    def __init__(
+        self, ids: Array, batch_size: int, steps: int, begins: Array | None = None
+    ) -> None:
         checked = check_integers("ids", ids, ("N",), least=0, most=LARGEST_EXTENT)
         batch_size, steps = check_size("batch_size", batch_size), check_size("steps", steps)
         length = (len(checked) - 1) // batch_size
@@ -118,26 +122,28 @@ class StreamBatches(Sequence[tuple[Array, Array]]):
                 f"ids: expected at least batch_size + 1 = {batch_size + 1} ids, got {len(checked)}"
             )
         used = length * batch_size
-        self._inputs = checked[:used].reshape(batch_size, length).T
-        self._targets = checked[1 : used + 1].reshape(batch_size, length).T
+        parts = [checked[:used], checked[1 : used + 1]]
+        if begins is not None:
+            parts.append(check_array("begins", begins, np.dtype(bool), checked.shape)[:used])
+        self._parts = tuple(part.reshape(batch_size, length).T for part in parts)
         self._windows = -(-length // steps)
 
     @property
     def predicted(self) -> int:
         """How many ids all windows together predict."""
-        return int(self._targets.size)
+        return int(self._parts[0].size)
 
     def __len__(self) -> int:
         return self._windows
 
     def __getitem__(self, index: Any) -> Any:
-        """inputs (T, B) and targets (T, B), the inputs one id later."""
+        """Inputs (T, B) and targets (T, B), the inputs one id later; and where texts begin."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         place = range(len(self))[index]
-        length = len(self._inputs)
+        length = len(self._parts[0])
         window = slice(place * length // len(self), (place + 1) * length // len(self))
-        return self._inputs[window].copy(), self._targets[window].copy()
+        return tuple(part[window].copy() for part in self._parts)
 
 
 class ShuffledBatches(Sequence[Any]):

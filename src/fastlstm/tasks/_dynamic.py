@@ -66,11 +66,8 @@ class Adaptation:
         return max(total / sum(root.size for root in self.root.values()), 1e-30)
 
 
-def root_mean_squares(
-    network: LanguageNetwork, ids: Array, batch_size: int, steps: int
-) -> dict[str, Array]:
-    """√(mean of g²) of each parameter over windows of a text (N,)."""
-    batches = StreamBatches(ids, batch_size, steps)
+def root_mean_squares(network: LanguageNetwork, batches: StreamBatches) -> dict[str, Array]:
+    """√(mean of g²) of each parameter over the windows of a text."""
     squares = {name: np.zeros_like(w) for name, w in network.parameters().items()}
     count, state = 0, None
     for batch in batches[:_WINDOWS]:

@@ -19,9 +19,10 @@ from fastlstm.lstm import LSTM
 from fastlstm.parameters import Layer, Parameters
 from fastlstm.rnn import RNN
 from fastlstm.tasks._networks import CELLS, Grads, Network, Rng, Start, begin, joined
+from fastlstm.tasks._segments import Segments
+from fastlstm.tasks._segments import State as State
 
-State = tuple[Array, ...]
-Batch = tuple[Array, Array]
+Batch = tuple[Array, ...]
 
 # Embeddings of words begin in U(-0.1, 0.1) (Zaremba, Sutskever & Vinyals 2014): where they are the
 # output's weights too, those of N(0, 1) would make a young model very sure of anything.
@@ -139,25 +140,29 @@ class LanguageNetwork(Network):
 
         Parameters
         ----------
-        batch : pair of ndarray of integers (T, B)
-            Inputs and targets. Targets that cannot come (`outputs` and above) do not count; where
-            none does, loss and gradients are zero.
+        batch : tuple of ndarray (T, B)
+            Inputs and targets, integers. Targets that cannot come (`outputs` and above) do not
+            count; where none does, loss and gradients are zero. If there is a third array, of
+            bool, it says where a text begins: the state there is zero.
         state : tuple of ndarray (num_layers, B, H), or None
             From the window before.
         rng : numpy.random.Generator or None
             Draws the dropout masks; without it no dropout acts.
         """
-        inputs, targets = batch
+        inputs, targets, *begins = batch
+        segments = Segments.of(*begins) if begins else None
         embedded, embedding_tape = self.embedding.forward(inputs)
         embedded, input_mask = self._drop(embedded, self._input_dropout, rng)
-        output, state, tape = self._forward(embedded, state, rng)
+        output, state, tape = self._forward(embedded, state, segments, rng)
         output, output_mask = self._drop(output, self._dropout, rng)
         logits, head_tape = self.head.forward(output)
         loss, d_logits = self._loss(logits, targets)
 
         d_output, head = self.head.backward(head_tape, d_logits)
         d_output = d_output if output_mask is None else d_output * output_mask
+        d_output = d_output if segments is None else segments.cut(d_output)
         d_embedded, _, recurrent = self.recurrent.backward(tape, d_output)
+        d_embedded = d_embedded if segments is None else segments.join(d_embedded)
         d_embedded = d_embedded if input_mask is None else d_embedded * input_mask
         _, embedding = self.embedding.backward(embedding_tape, d_embedded)
         embedding["weight"][self.outputs :] = 0
@@ -173,11 +178,28 @@ class LanguageNetwork(Network):
         mask = dropout_mask(rng, shape, p, x.dtype)
         return x * mask, mask
 
-    def _forward(self, x: Array, state: State | None, rng: Rng) -> tuple[Array, State, Any]:
-        if isinstance(self.recurrent, LSTM):
-            return self.recurrent.forward(x, _pair(state), rng=rng)
-        output, h, tape = self.recurrent.forward(x, None if state is None else state[0], rng=rng)
-        return output, (h,), tape
+    def _forward(
+        self, x: Array, state: State | None, segments: Segments | None, rng: Rng
+    ) -> tuple[Array, State, Any]:
+        """Vectors (T, B, E) -> outputs (T, B, H), the state, and a tape."""
+        lengths = None if segments is None else segments.lengths
+        if segments is not None:
+            x, state = segments.cut(x), segments.first(state)
+        output, after, tape = self.recurrent.forward(
+            x, self._given(state), lengths=lengths, rng=rng
+        )
+        state = self._tuple(after)
+        if segments is None:
+            return output, state, tape
+        return segments.join(output), segments.last(state), tape
+
+    def _given(self, state: State | None) -> Any:
+        """A state as the recurrent layer takes it."""
+        return state if state is None or isinstance(self.recurrent, LSTM) else state[0]
+
+    def _tuple(self, state: Any) -> State:
+        """A state as the recurrent layer gives it, as a tuple."""
+        return state if isinstance(self.recurrent, LSTM) else (state,)
 
     def _loss(self, logits: Array, targets: Array) -> tuple[float, Array]:
         known = targets < self.outputs
@@ -190,20 +212,27 @@ class LanguageNetwork(Network):
 
     # --- use --------------------------------------------------------------------------------------
 
-    def read(self, ids: Array, state: State | None = None) -> tuple[Array, State]:
+    def read(
+        self, ids: Array, state: State | None = None, begins: Array | None = None
+    ) -> tuple[Array, State]:
         """ids (T,) or (T, B) -> outputs of the last recurrent layer (T, …, H), and the state."""
-        x = self.embedding(ids)
-        if isinstance(self.recurrent, LSTM):
-            return self.recurrent(x, _pair(state))
-        output, h = self.recurrent(x, None if state is None else state[0])
-        return output, (h,)
+        segments, x = Segments.of(begins), self.embedding(ids)
+        if segments is None:
+            output, after = self.recurrent(x, self._given(state))
+            return output, self._tuple(after)
+        output, after = self.recurrent(
+            segments.cut(x), self._given(segments.first(state)), lengths=segments.lengths
+        )
+        return segments.join(output), segments.last(self._tuple(after))
 
-    def log_prob(self, inputs: Array, targets: Array, state: State | None) -> tuple[Array, State]:
+    def log_prob(
+        self, inputs: Array, targets: Array, state: State | None, begins: Array | None = None
+    ) -> tuple[Array, State]:
         """Log-probabilities of targets (T,) or (T, B), each after its input; and the state.
 
         float64, in nats; 0 for a target that cannot come.
         """
-        output, state = self.read(inputs, state)
+        output, state = self.read(inputs, state, begins)
         known = targets < self.outputs
         found = softmax_log_prob(self.head(output), np.where(known, targets, 0))
         return np.where(known, found, 0.0), state
@@ -212,8 +241,8 @@ class LanguageNetwork(Network):
         """What `loss_and_grads` gives without dropout, over all windows of parallel streams."""
         state: State | None = None
         total, count = 0.0, 0
-        for inputs, targets in batches:
-            found, state = self.log_prob(inputs, targets, state)
+        for inputs, targets, *begins in batches:
+            found, state = self.log_prob(inputs, targets, state, *begins)
             total -= float(found.sum())
             count += int((targets < self.outputs).sum())
         return total / max(1, count)
@@ -268,10 +297,6 @@ class _FirstRows:
     def __getitem__(self, name: str) -> Array:
         found: Array = self._parameters[name][: self._rows]
         return found
-
-
-def _pair(state: State | None) -> tuple[Array, Array] | None:
-    return None if state is None else (state[0], state[1])
 
 
 def parameters_of(network: LanguageNetwork) -> int:

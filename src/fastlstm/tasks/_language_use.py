@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from fastlstm._validate import Array, check_flag, check_generator, check_number, check_size
+from fastlstm.tasks._batches import StreamBatches
 from fastlstm.tasks._dynamic import Adaptation, followed, root_mean_squares
 from fastlstm.tasks._estimator import Estimator
 from fastlstm.tasks._language_network import LanguageNetwork, State
@@ -145,7 +146,7 @@ class LanguageUse(Estimator):
         total, count = 0.0, 0
         try:
             for text in checked:
-                ids = joined(self.vocabulary_, [text])
+                ids, _ = joined(self.vocabulary_, [text])
                 zeros = np.zeros(len(ids) - 1)
                 total += sum(followed(network, first, ids, window, adaptation))
                 total += float(self.vocabulary_.with_unknown(zeros, ids[1:]).sum())
@@ -159,8 +160,8 @@ class LanguageUse(Estimator):
         return _perplexity(total, count)
 
     def _root_mean_squares(self, texts: Texts, window: int) -> dict[str, Array]:
-        ids = joined(self.vocabulary_, as_list("training", texts))
-        return root_mean_squares(self.network_, ids, 1, window)
+        ids, begins = joined(self.vocabulary_, as_list("training", texts))
+        return root_mean_squares(self.network_, StreamBatches(ids, 1, window, begins))
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -272,17 +273,28 @@ def as_list(name: str, texts: object) -> list[str]:
     return checked
 
 
-def joined(vocabulary: Vocabulary, texts: Sequence[str]) -> Array:
-    """Ids of all texts, each with what stands before a text in front, but never twice."""
+def joined(vocabulary: Vocabulary, texts: Sequence[str]) -> tuple[Array, Array | None]:
+    """Ids of all texts (N,), and where one begins: with what stands before a text.
+
+    That is never twice in a row: where a text ends in it, it begins the next one, too. No places
+    if there is one text.
+    """
     start = np.array([vocabulary.start])
-    parts = [start]
+    parts, begins, length = [start], [0], 1
     for text in texts:
-        if parts[-1][-1] != start[0]:
-            parts.append(start)
         ids = vocabulary.encode(text)
-        if len(ids):
-            parts.append(ids)
-    return np.concatenate(parts)
+        if not len(ids):
+            continue
+        if length > 1:
+            if parts[-1][-1] != start[0]:
+                parts.append(start)
+                length += 1
+            begins.append(length - 1)
+        parts.append(ids)
+        length += len(ids)
+    places = np.zeros(length, bool)
+    places[begins] = True
+    return np.concatenate(parts), places if len(begins) > 1 else None
 
 
 def _perplexity(log_prob: float, count: int) -> float:

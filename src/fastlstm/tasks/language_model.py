@@ -38,8 +38,8 @@ _FREE = ("verbose",)
 class LanguageModel(LanguageUse):
     """The probability of a text, and more of it: Embedding, LSTM and Linear.
 
-    Each text is read from its beginning; a list's texts follow one another in training, with the
-    token between them that also stands before a text.
+    Each text is read from its beginning, in training, too, where a list's texts follow one another
+    in parallel streams.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class LanguageModel(LanguageUse):
             self._check_checkpoint(checkpoint, resume=resume)
             seed = self._new_seed()
             network = self._start(training, seed)
-            batches = self._streams(joined(self.vocabulary_, training))
+            batches = self._streams(*joined(self.vocabulary_, training))
             steps = self._steps(len(batches))
             validate = None if held_out is None else self._validation(network, held_out)
             trainer = Trainer(
@@ -230,10 +230,10 @@ class LanguageModel(LanguageUse):
             checked = as_list("texts", texts)
             if not self._is_fitted():
                 self._take_untrained(self._start(checked, self._new_seed()))
-            ids = joined(self.vocabulary_, checked)
+            ids, begins = joined(self.vocabulary_, checked)
             if not (ids[1:] < self.vocabulary_.outputs).any():
                 raise ValueError("texts: expected something that is known, got nothing of it")
-            batches = self._streams(ids)
+            batches = self._streams(ids, begins)
         self._run_further(lambda _: batches, **self._shown(batches))
         return self
 
@@ -314,18 +314,19 @@ class LanguageModel(LanguageUse):
             return texts, None
         return [text[:cut]], [text[cut:]]
 
-    def _streams(self, ids: Array) -> StreamBatches:
+    def _streams(self, ids: Array, begins: Array | None) -> StreamBatches:
         steps = check_size("sequence_length", self.sequence_length)
         most = max(1, (len(ids) - 1) // steps)
         if len(ids) < 2:
             raise ValueError("texts: expected at least one token, got none but blanks")
-        return StreamBatches(ids, min(check_size("batch_size", self.batch_size), most), steps)
+        streams = min(check_size("batch_size", self.batch_size), most)
+        return StreamBatches(ids, streams, steps, begins)
 
     def _validation(self, network: LanguageNetwork, texts: Sequence[str]) -> _Validation | None:
-        ids = joined(self.vocabulary_, texts)
+        ids, begins = joined(self.vocabulary_, texts)
         if not (ids[1:] < network.outputs).any():
             return None  # nothing that is known, so nothing to choose by
-        return _Validation(network, self._streams(ids))
+        return _Validation(network, self._streams(ids, begins))
 
     # --- what is shown ----------------------------------------------------------------------------
 
