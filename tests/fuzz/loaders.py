@@ -19,7 +19,7 @@ import fastlstm
 from fastlstm import checkpoints, storage
 from fastlstm.interop import keras, onnx, torch
 from fastlstm.storage import FormatError
-from fastlstm.tasks import LanguageModel
+from fastlstm.tasks import LanguageModel, SequenceClassifier, SequenceRegressor, SequenceTagger
 from fastlstm.tasks.forecasting import Forecaster
 from fastlstm.tasks.recognition import SequenceRecognizer
 from tests.fuzz.mutations import mutate
@@ -196,6 +196,41 @@ def _recognizer_seeds() -> list[bytes]:
     return seeds
 
 
+def _sequence_estimator_seeds(make: Any, *many: tuple[Any, dict[str, Any]]) -> list[bytes]:
+    """Of targets for three sequences of two features, and of further arguments."""
+    X = [np.eye(2, dtype=np.float32), np.zeros((1, 2)), np.ones((3, 2))]
+    seeds = []
+    for y, options in many:
+        settings = {"epochs": 1, "validation_fraction": 0.0, "random_state": 0, **options}
+        seeds.append(_written(make(2, **settings).fit(X, y).save))
+    return seeds
+
+
+def _sequence_classifier_seeds() -> list[bytes]:
+    return _sequence_estimator_seeds(
+        SequenceClassifier,
+        (["a", "b", "a"], {"class_weight": {"a": 2.0}}),
+        ([3, 1, 2], {"pooling": "attention", "num_layers": 2}),
+        ([True, False, True], {"pooling": "max", "cell": "rnn", "bidirectional": False}),
+    )
+
+
+def _sequence_regressor_seeds() -> list[bytes]:
+    return _sequence_estimator_seeds(
+        SequenceRegressor,
+        ([1.0, 2.0, 3.0], {}),
+        ([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], {"pooling": "last", "cell": "rnn"}),
+    )
+
+
+def _sequence_tagger_seeds() -> list[bytes]:
+    return _sequence_estimator_seeds(
+        SequenceTagger,
+        ([["a", "b"], ["日"], ["a", "b", "a"]], {"class_weight": "balanced"}),
+        ([[0, 1], [1], [1, 2, 0]], {"cell": "rnn", "num_layers": 2}),
+    )
+
+
 def _safetensors_seeds() -> list[bytes]:
     states = [
         fastlstm.LSTM(2, 3, rng=0).state_dict(),
@@ -327,6 +362,14 @@ def _load_translator(path: Path) -> None:
             translator.translate(["a good one", "", "日本 😀"], beam_size=2, length_penalty=1)
 
 
+def _load_sequence_estimator(make: Any, path: Path) -> None:
+    estimator = make.load(path)
+    sizes = [array.size for array in estimator.network_.parameters().values()]
+    if sum(sizes) < 100_000:
+        with np.errstate(all="ignore"):
+            estimator.predict([np.zeros((3, estimator.n_features_in_)), []])
+
+
 def _load_forecaster(path: Path) -> None:
     forecaster = Forecaster.load(path)
     size = sum(array.size for array in forecaster.network_.parameters().values())
@@ -395,6 +438,18 @@ LOADERS: dict[str, Loader] = {
     ),
     "translator": Loader(
         _translator_seeds, _change_ours, _load_translator, 64, package="sklearn"
+    ),
+    "sequence-classifier": Loader(
+        _sequence_classifier_seeds, _change_ours,
+        partial(_load_sequence_estimator, SequenceClassifier), 64, package="sklearn",
+    ),
+    "sequence-regressor": Loader(
+        _sequence_regressor_seeds, _change_ours,
+        partial(_load_sequence_estimator, SequenceRegressor), 64, package="sklearn",
+    ),
+    "sequence-tagger": Loader(
+        _sequence_tagger_seeds, _change_ours,
+        partial(_load_sequence_estimator, SequenceTagger), 64, package="sklearn",
     ),
     "text-classifier": Loader(
         _text_classifier_seeds, _change_ours, _load_text_classifier, 64, package="sklearn"
