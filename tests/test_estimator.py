@@ -37,7 +37,10 @@ def data(count: int = 40) -> tuple[list[Array], Array]:
 
 
 def small(**options: Any) -> SequenceClassifier:
-    settings = {"hidden_size": 3, "epochs": 3, "batch_size": 8, "random_state": 0}
+    settings = {
+        "hidden_size": 3, "epochs": 3, "batch_size": 8, "validation_fraction": 0.1,
+        "random_state": 0,
+    }  # fmt: skip
     return SequenceClassifier(**{**settings, **options})
 
 
@@ -234,7 +237,9 @@ from fastlstm.tasks import SequenceClassifier
 rng = np.random.default_rng(0)
 X = rng.standard_normal((200, 10, 2))
 y = X.mean(axis=(1, 2)) > 0
-classifier = SequenceClassifier(8, epochs=300, patience=None, random_state=0)
+classifier = SequenceClassifier(
+    8, epochs=300, validation_fraction=0.1, patience=None, random_state=0
+)
 
 def press() -> None:
     while len(getattr(classifier, "history_", None) and classifier.history_.validations or ()) < 30:

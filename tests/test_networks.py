@@ -94,6 +94,14 @@ def test_gradients_with_layers_and_dropout(cell: str, make: Any) -> None:
     check_gradients(network, (inputs(VOCABULARY), LENGTHS, targets(count)), seed=5)
 
 
+@ids_or_vectors
+@pytest.mark.parametrize("make", [pooled, by_step])
+def test_gradients_with_noise_and_input_dropout(vocabulary: int | None, make: Any) -> None:
+    network = make(noise=0.5, input_dropout=0.3, vocabulary=vocabulary)
+    count = BATCH if make is pooled else LENGTHS.sum()
+    check_gradients(network, (inputs(vocabulary), LENGTHS, targets(count)), seed=5)
+
+
 def test_gradients_of_another_loss() -> None:
     target = normal(np.random.default_rng(4), (BATCH, OUTPUTS))
     network = pooled(loss=mean_squared_error)
@@ -143,9 +151,10 @@ def test_steps_are_predicted_sequence_by_sequence() -> None:
 
 
 @pytest.mark.parametrize("make", [pooled, by_step])
-def test_dropout_acts_in_training_alone_and_by_the_generator(make: Any) -> None:
+@pytest.mark.parametrize("name", ["dropout", "input_dropout", "noise"])
+def test_chance_acts_in_training_alone_and_by_the_generator(make: Any, name: str) -> None:
     count = BATCH if make is pooled else LENGTHS.sum()
-    network, batch = make(dropout=0.5), (inputs(), LENGTHS, targets(count))
+    network, batch = make(**{name: 0.5}), (inputs(), LENGTHS, targets(count))
 
     def loss(seed: int | None) -> float:
         rng = None if seed is None else np.random.default_rng(seed)
@@ -153,9 +162,41 @@ def test_dropout_acts_in_training_alone_and_by_the_generator(make: Any) -> None:
         return value
 
     plain = softmax_cross_entropy(network(*batch[:2]), batch[2])[0]
-    assert loss(None) == plain
+    assert loss(None) == plain == network.loss(batch)
     assert loss(1) == loss(1) != plain
     assert loss(1) != loss(2)
+
+
+def test_noise_has_the_deviation_asked_for() -> None:
+    encoder = pooled(noise=0.5, features=1).encoder
+    read = []
+    encoder.recurrent = Spy(read)  # type: ignore[assignment]
+    encoder.forward(np.ones((100, 100, 1)), np.full(100, 100), np.random.default_rng(0))
+    assert abs(read[0].mean() - 1) < 0.02
+    assert abs(read[0].std() - 0.5) < 0.02
+
+
+class Spy:
+    """In a recurrent layer's place: notes what it reads."""
+
+    dropout = 0.0
+
+    def __init__(self, read: list[Array]) -> None:
+        self._read = read
+
+    def forward(self, x: Array, *_: Any, **__: Any) -> tuple[Array, None, None]:
+        self._read.append(x)
+        return x, None, None
+
+
+def test_input_dropout_is_as_dropout_where_it_is_not_said() -> None:
+    assert pooled(dropout=0.4).encoder._input_dropout.p == 0.4
+    assert pooled(dropout=0.4, input_dropout=0.0).encoder._input_dropout.p == 0
+
+
+def test_a_noise_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="noise: expected a finite number >= 0, got -1"):
+        pooled(noise=-1)
 
 
 def test_forget_gates_of_an_lstm_begin_open() -> None:

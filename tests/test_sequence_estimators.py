@@ -19,7 +19,9 @@ from fastlstm.tasks import SequenceClassifier, SequenceRegressor, SequenceTagger
 from fastlstm.tasks._estimator import Estimator
 from tests.support import Array, assert_close, assert_same_bits
 
-SETTINGS = {"hidden_size": 4, "epochs": 2, "batch_size": 8, "random_state": 0}
+SETTINGS = {
+    "hidden_size": 4, "epochs": 2, "batch_size": 8, "validation_fraction": 0.1, "random_state": 0,
+}  # fmt: skip
 
 needs_kernels = pytest.mark.skipif(
     not _core.VECTOR[4],

@@ -105,6 +105,7 @@ class EncoderTwin(nn.Module):
         self.recurrent = recurrent_twin(layer)
         self.dropout = nn.Dropout(encoder._dropout.p)
         self.input_dropout = nn.Dropout(encoder._input_dropout.p)
+        self.noise = encoder._noise
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(T, B, features) or ids (T, B) -> (T, B, F), zero past the ends."""
@@ -113,6 +114,8 @@ class EncoderTwin(nn.Module):
     def run(self, x: Tensor, lengths: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """The same from an initial state on, and the last one."""
         vectors = x if self.embedding is None else self.embedding(x)
+        if self.training and self.noise:
+            vectors = vectors + self.noise * torch.randn_like(vectors)
         vectors = self.input_dropout(vectors)
         output, state = run_packed(self.recurrent, vectors, lengths, state)
         return self.dropout(output), state

@@ -86,6 +86,9 @@ class Encoder(Network):
         Between the layers, and of the outputs.
     input_dropout : float, optional
         Of the vectors that are read; by default as `dropout`.
+    noise : float
+        Deviation of the normal noise that is added to the vectors in training (as in Graves 2013,
+        "Speech recognition with deep recurrent neural networks").
     cell : {"lstm", "rnn"}
         The forget gates of an LSTM begin with a bias of 1 (Jozefowicz et al. 2015).
     """
@@ -101,6 +104,7 @@ class Encoder(Network):
         bidirectional: bool = False,
         dropout: float = 0.0,
         input_dropout: float | None = None,
+        noise: float = 0.0,
         cell: str = "lstm",
         dtype: DTypeLike = np.float32,
     ) -> None:
@@ -127,6 +131,7 @@ class Encoder(Network):
             init.forget_bias(self.recurrent, 1.0)
         self._dropout = Dropout(check_number("dropout", dropout, least=0, most=1))
         self._input_dropout = Dropout(dropout if input_dropout is None else input_dropout)
+        self._noise = check_number("noise", noise, least=0)
         self.features = hidden_size * (2 if bidirectional else 1)
         self._join(recurrent=self.recurrent, **parts)
 
@@ -152,6 +157,8 @@ class Encoder(Network):
         embedding_tape = None
         if self.embedding is not None:
             x, embedding_tape = self.embedding.forward(x)
+        if self._noise and rng is not None:
+            x = x + x.dtype.type(self._noise) * rng.standard_normal(x.shape, x.dtype)
         vectors, input_tape = self._input_dropout.forward(x, _if_any(self._input_dropout, rng))
         within = rng if self.recurrent.dropout else None
         output, state, tape = self.recurrent.forward(vectors, state, lengths=lengths, rng=within)

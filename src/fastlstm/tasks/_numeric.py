@@ -64,7 +64,7 @@ class NumericEstimator(Estimator):
     """Base of the estimators of numeric sequences.
 
     Beside the arguments of Estimator, a subclass has `hidden_size`, `num_layers`, `bidirectional`,
-    `dropout` and `cell`. It says what its network is, and what its targets are.
+    `dropout` and `cell`, and may have `noise`. It says what its network is, and what its targets are.
 
     Attributes
     ----------
@@ -76,6 +76,7 @@ class NumericEstimator(Estimator):
     num_layers: int
     bidirectional: bool
     dropout: float
+    noise: float = 0.0
     cell: str
     # An argument of those whose targets do not depend on the number of steps.
     augment: Augment | None = None
@@ -96,6 +97,7 @@ class NumericEstimator(Estimator):
             "bidirectional": self.bidirectional,
             "dropout": self.dropout,
             "input_dropout": 0.0,
+            "noise": self.noise,
             "cell": self.cell,
         }
 

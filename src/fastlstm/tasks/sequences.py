@@ -35,6 +35,9 @@ class SequenceClassifier(ClassifierMixin, LabellingEstimator):
         Also read from the end to the beginning.
     dropout : float
         Between layers and of the output.
+    noise : float
+        Deviation of the normal noise that is added to the standardised features in training, so
+        that what is learnt does not depend on small differences: it makes more of little data.
     pooling : {"last", "mean", "max", "attention"}
         What represents the sequence; see `fastlstm.Pooling`.
     cell : {"lstm", "rnn"}
@@ -55,7 +58,7 @@ class SequenceClassifier(ClassifierMixin, LabellingEstimator):
         Part of the samples that is held out; the weights with the lowest loss on it are kept. 0
         trains on all, for all epochs.
     patience : int, optional
-        Stop after so many epochs without a new lowest loss.
+        Stop after so many epochs without a new lowest loss on what is held out.
     class_weight : dict, "balanced" or None
         What the loss of a sample of each class is multiplied by; "balanced": in inverse proportion
         to their numbers of samples.
@@ -96,6 +99,7 @@ class SequenceClassifier(ClassifierMixin, LabellingEstimator):
         num_layers: int = 1,
         bidirectional: bool = True,
         dropout: float = 0.2,
+        noise: float = 0.0,
         pooling: str = "mean",
         cell: str = "lstm",
         augment: Augment | None = None,
@@ -104,7 +108,7 @@ class SequenceClassifier(ClassifierMixin, LabellingEstimator):
         learning_rate: float = 5e-3,
         weight_decay: float = 0.01,
         max_norm: float = 1.0,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.0,
         patience: int | None = 10,
         class_weight: Any = None,
         random_state: Any = None,
@@ -228,7 +232,7 @@ class SequenceRegressor(RegressorMixin, NumericEstimator):
 
     Parameters
     ----------
-    hidden_size, num_layers, bidirectional, dropout, pooling, cell
+    hidden_size, num_layers, bidirectional, dropout, noise, pooling, cell
     epochs, batch_size, learning_rate, weight_decay, max_norm
     validation_fraction, patience, random_state, verbose
         As `SequenceClassifier` has them.
@@ -269,6 +273,7 @@ class SequenceRegressor(RegressorMixin, NumericEstimator):
         num_layers: int = 1,
         bidirectional: bool = True,
         dropout: float = 0.2,
+        noise: float = 0.0,
         pooling: str = "mean",
         cell: str = "lstm",
         epochs: int = 50,
@@ -276,7 +281,7 @@ class SequenceRegressor(RegressorMixin, NumericEstimator):
         learning_rate: float = 5e-3,
         weight_decay: float = 0.01,
         max_norm: float = 1.0,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.0,
         patience: int | None = 10,
         random_state: Any = None,
         verbose: bool | int = False,

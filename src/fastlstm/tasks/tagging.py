@@ -18,7 +18,7 @@ class SequenceTagger(LabellingEstimator):
 
     Parameters
     ----------
-    hidden_size, num_layers, bidirectional, dropout, cell
+    hidden_size, num_layers, bidirectional, dropout, noise, cell
     epochs, batch_size, learning_rate, weight_decay, max_norm
     validation_fraction, patience, class_weight, random_state, verbose
         As `SequenceClassifier` has them.
@@ -57,13 +57,14 @@ class SequenceTagger(LabellingEstimator):
         num_layers: int = 1,
         bidirectional: bool = True,
         dropout: float = 0.2,
+        noise: float = 0.0,
         cell: str = "lstm",
         epochs: int = 50,
         batch_size: int = 16,
         learning_rate: float = 5e-3,
         weight_decay: float = 0.01,
         max_norm: float = 1.0,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.0,
         patience: int | None = 10,
         class_weight: Any = None,
         random_state: Any = None,
