@@ -64,7 +64,7 @@ class NumericEstimator(Estimator):
     """Base of the estimators of numeric sequences.
 
     Beside the arguments of Estimator, a subclass has `hidden_size`, `num_layers`, `bidirectional`,
-    `dropout` and `cell`, and may have `noise`. It says what its network is, and what its targets are.
+    `dropout` and `cell`, and may have `noise`. It says what its network and its targets are.
 
     Attributes
     ----------
