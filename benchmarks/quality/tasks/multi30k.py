@@ -29,7 +29,7 @@ from benchmarks.quality.lexicon import Lexicon
 from benchmarks.quality.rivals import rivals, training_of
 from fastlstm.tasks import Translator
 
-SETTINGS: dict[str, Any] = {}
+SETTINGS: dict[str, Any] = {"max_vocabulary": 4000, "epochs": 16}
 SMALL = {"epochs": 1, "hidden_size": 16, "embedding_size": 8, "max_vocabulary": 400}
 LEXICON = "word for word (IBM Model 1)"
 
