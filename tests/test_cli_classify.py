@@ -26,7 +26,20 @@ ROWS = [
     for words, label in ((GOOD, "pos"), (BAD, "neg"))
     for word in words
 ]
-SMALL = ["--hidden", "8", "--embedding", "8", "--batch", "8", "--lr", "0.02", "--dropout", "0"]
+SMALL = [
+    "--epochs",
+    "12",
+    "--hidden",
+    "8",
+    "--embedding",
+    "8",
+    "--batch",
+    "8",
+    "--lr",
+    "0.02",
+    "--dropout",
+    "0",
+]
 
 
 class Desk:
@@ -95,7 +108,7 @@ def type_in(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def test_train_leaves_a_model_and_says_how_good_it_is(desk: Desk) -> None:
-    assert desk.train() == 0
+    assert desk.train(desk.lines, "--held-out", 0.2) == 0
     assert re.fullmatch(r"held-out accuracy: [01]\.\d{4}\n", desk.out)
     assert "40 texts, 2 labels" in desk.err
     assert str(desk.model) in desk.err

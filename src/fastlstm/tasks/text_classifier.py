@@ -97,7 +97,7 @@ class TextClassifier(ClassifierMixin, Estimator):
     class_weight : None, "balanced" or dict
         What each class counts in the loss: alike, inverse to its frequency, or by label.
     epochs : int
-        The most passes over the training part.
+        Passes over the texts, or the most of them where some are held out.
     batch_size : int
     learning_rate : float
         Its height; it rises to it in the first twentieth of the steps and falls along a cosine.
@@ -106,10 +106,10 @@ class TextClassifier(ClassifierMixin, Estimator):
     max_norm : float
         Gradients of a larger global norm are scaled down to it.
     validation_fraction : float
-        Part of the texts that is held out; the weights with the lowest loss on it are kept. 0
-        trains on all, for all epochs.
+        Part of the texts that is held out; the weights with the lowest loss on it are kept. By
+        default all are learnt from, for all epochs.
     patience : int, optional
-        Stop after so many epochs without a new lowest loss.
+        Stop after so many epochs without a new lowest loss on what is held out.
     random_state : int, RandomState or None
         Of weights, batches, dropout and what is held out.
     verbose : bool
@@ -173,16 +173,16 @@ class TextClassifier(ClassifierMixin, Estimator):
         num_layers: int = 1,
         bidirectional: bool = True,
         dropout: float = 0.5,
-        word_dropout: float = 0.1,
+        word_dropout: float = 0.2,
         pooling: str = "max",
         cell: str = "lstm",
         class_weight: Any = None,
-        epochs: int = 10,
+        epochs: int = 7,
         batch_size: int = 32,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.01,
         max_norm: float = 1.0,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.0,
         patience: int | None = 5,
         random_state: Any = None,
         verbose: bool | int = False,
