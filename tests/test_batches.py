@@ -119,6 +119,27 @@ def test_windows_say_where_texts_begin() -> None:
         StreamBatches(ids, 4, 3, begins[:-1])
 
 
+@pytest.mark.parametrize(
+    ("batch", "steps", "reset"), [(1, 5, 20), (4, 5, 20), (7, 5, 10), (3, 5, 1)]
+)
+def test_streams_begin_anew_now_and_then(batch: int, steps: int, reset: int) -> None:
+    """Each after so many ids, at the first step of a window, and not all at once."""
+    length = 40 * steps
+    batches = StreamBatches(np.arange(batch * length + 1), batch, steps, reset=reset)
+    begins = np.concatenate([window[2] for window in batches])
+    assert begins.shape == (length, batch)
+    period = max(reset, steps)
+    for b in range(batch):
+        (places,) = np.nonzero(begins[:, b])
+        assert places[0] < period
+        assert (np.diff(places) == period).all()
+        assert (places % steps == 0).all()
+    assert begins.sum(axis=1).max() <= -(-batch * steps // period)
+    with_texts = StreamBatches(np.arange(41), 2, 5, np.arange(41) == 7, reset=10)
+    (places,) = np.nonzero(np.concatenate([window[2] for window in with_texts])[:, 0])
+    assert places.tolist() == [0, 7, 10]
+
+
 def test_windows_are_a_sequence() -> None:
     batches = StreamBatches(np.arange(100), 2, 10)
     assert_same_bits(batches[-1][0], batches[len(batches) - 1][0])

@@ -261,6 +261,25 @@ def test_texts_of_a_list_are_learnt_from_their_beginning_each(level: str) -> Non
     np.testing.assert_allclose(found[kept[1:], 0], scored, rtol=1e-5)
 
 
+def test_streams_of_a_long_text_begin_anew_in_training_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or a model that always had a past would be lost without one."""
+    seen: list[int | None] = []
+    original = LanguageModel._streams
+
+    def noting(*arguments: Any, reset: int | None = None) -> Any:
+        seen.append(reset)
+        return original(*arguments, reset=reset)
+
+    monkeypatch.setattr(LanguageModel, "_streams", noting)
+    model = LanguageModel(steps=1, **SMALL).fit(ENGLISH * 20).partial_fit(ENGLISH * 20)
+    assert seen == [2048, None, 2048], "training, validation, further training"
+    windows = model._streams(*joined(model.vocabulary_, [ENGLISH * 400]), reset=2048)
+    begins = np.concatenate([window[2] for window in windows])
+    assert (begins.sum(axis=0) >= len(begins) // 2048).all()
+
+
 def test_short_texts_are_read_at_fewer_places() -> None:
     for text, streams in (("a", 1), ("ab" * 20, 2), ("ab" * 80, 4)):
         model = LanguageModel(steps=1, validation_fraction=0, **SMALL).fit(text)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastlstm.losses import softmax_cross_entropy
 from fastlstm.tasks._language_network import LanguageNetwork
-from fastlstm.tasks._segments import Segments
+from fastlstm.tasks._segments import Segments, begun
 from tests.finite_differences import assert_gradients
 from tests.support import Array, assert_close, assert_same_bits, normal, plain_lstm, plain_rnn
 
@@ -205,6 +205,7 @@ def test_a_text_begins_without_a_past(options: dict[str, Any]) -> None:
 def test_where_no_text_begins_nothing_is_cut() -> None:
     assert Segments.of(None) is None
     assert Segments.of(np.zeros((3, 2), bool)) is None
+    assert Segments.of(np.arange(3)[:, np.newaxis] < [1, 0]) is None  # the first step is no cut
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.data())
@@ -224,7 +225,7 @@ def test_segments_are_cut_and_joined(steps: int, batch: int, data: st.DataObject
         assert not padded[length:, s].any()
         # One stream's, in order.
         assert (np.diff(padded[:length, s, 0]) == batch).all()
-    state = segments.first((np.ones((1, batch, 2)),))
+    state = segments.first(begun((np.ones((1, batch, 2)),), begins))
     assert state is not None
     assert state[0].sum() == 2 * (~begins[0]).sum()
 

@@ -258,6 +258,13 @@ class StepTwin(Twin):
         return self.own_loss(self.head(output), target), state
 
 
+def _begun(state: Any, begins: Tensor) -> Any:
+    """States (layers, B, H), zero for the streams that begin."""
+    if isinstance(state, tuple):
+        return tuple(_begun(part, begins) for part in state)
+    return state.masked_fill(begins[:, None], 0.0)
+
+
 class LanguageTwin(Twin):
     """Of `LanguageNetwork`, without the dropouts that nn.LSTM lacks."""
 
@@ -290,8 +297,10 @@ class LanguageTwin(Twin):
 
     def loss(self, batch: tuple[Array, Array], state: Any) -> tuple[Tensor, Any]:
         ids, targets, *begins = tensors_of(batch)
-        if begins:
-            raise NotImplementedError("batches in which texts begin: nn.LSTM cannot reset states")
+        if begins and bool(begins[0][1:].any()):
+            raise NotImplementedError("texts that begin in a window: nn.LSTM cannot reset states")
+        if begins and state is not None:
+            state = _begun(state, begins[0][0])
         logits, state = self(ids, state)
         targets = targets.reshape(-1).clamp(max=self.outputs)
         found = functional.cross_entropy(

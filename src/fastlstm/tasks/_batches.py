@@ -94,6 +94,9 @@ class StreamBatches(Sequence[tuple[Array, ...]]):
         The longest window (T).
     begins : ndarray of bool (N,), optional
         Where a text begins, if they are several; then windows are (inputs, targets, begins).
+    reset : int, optional
+        After about so many ids a stream, too, begins anew, each at another time: at the first step
+        of a window. With it windows have the third part as well.
 
     Raises
     ------
@@ -112,7 +115,13 @@ class StreamBatches(Sequence[tuple[Array, ...]]):
     """
 
     def __init__(
-        self, ids: Array, batch_size: int, steps: int, begins: Array | None = None
+        self,
+        ids: Array,
+        batch_size: int,
+        steps: int,
+        begins: Array | None = None,
+        *,
+        reset: int | None = None,
     ) -> None:
         checked = check_integers("ids", ids, ("N",), least=0, most=LARGEST_EXTENT)
         batch_size, steps = check_size("batch_size", batch_size), check_size("steps", steps)
@@ -125,8 +134,13 @@ class StreamBatches(Sequence[tuple[Array, ...]]):
         parts = [checked[:used], checked[1 : used + 1]]
         if begins is not None:
             parts.append(check_array("begins", begins, np.dtype(bool), checked.shape)[:used])
+        elif reset is not None:
+            parts.append(np.zeros(used, bool))
         self._parts = tuple(part.reshape(batch_size, length).T for part in parts)
         self._windows = -(-length // steps)
+        # Windows from one beginning of a stream to the next, and of each stream the first of them.
+        self._period = None if reset is None else max(1, check_size("reset", reset) // steps)
+        self._phases = np.arange(batch_size) * (self._period or 1) // batch_size
 
     @property
     def predicted(self) -> int:
@@ -143,7 +157,10 @@ class StreamBatches(Sequence[tuple[Array, ...]]):
         place = range(len(self))[index]
         length = len(self._parts[0])
         window = slice(place * length // len(self), (place + 1) * length // len(self))
-        return tuple(part[window].copy() for part in self._parts)
+        parts = tuple(part[window].copy() for part in self._parts)
+        if self._period is not None:
+            parts[2][0] |= place % self._period == self._phases
+        return parts
 
 
 class ShuffledBatches(Sequence[Any]):

@@ -19,7 +19,7 @@ from fastlstm.lstm import LSTM
 from fastlstm.parameters import Layer, Parameters
 from fastlstm.rnn import RNN
 from fastlstm.tasks._networks import CELLS, Grads, Network, Rng, Start, begin, joined
-from fastlstm.tasks._segments import Segments
+from fastlstm.tasks._segments import Segments, begun
 from fastlstm.tasks._segments import State as State
 
 Batch = tuple[Array, ...]
@@ -149,8 +149,9 @@ class LanguageNetwork(Network):
         rng : numpy.random.Generator or None
             Draws the dropout masks; without it no dropout acts.
         """
-        inputs, targets, *begins = batch
-        segments = Segments.of(*begins) if begins else None
+        inputs, targets = batch[:2]
+        begins = batch[2] if len(batch) > 2 else None
+        segments, state = Segments.of(begins), begun(state, begins)
         embedded, embedding_tape = self.embedding.forward(inputs)
         embedded, input_mask = self._drop(embedded, self._input_dropout, rng)
         output, state, tape = self._forward(embedded, state, segments, rng)
@@ -216,7 +217,7 @@ class LanguageNetwork(Network):
         self, ids: Array, state: State | None = None, begins: Array | None = None
     ) -> tuple[Array, State]:
         """ids (T,) or (T, B) -> outputs of the last recurrent layer (T, …, H), and the state."""
-        segments, x = Segments.of(begins), self.embedding(ids)
+        segments, x, state = Segments.of(begins), self.embedding(ids), begun(state, begins)
         if segments is None:
             output, after = self.recurrent(x, self._given(state))
             return output, self._tuple(after)

@@ -28,6 +28,8 @@ KIND = "language-model"
 ABOUT = "language model"
 # Steps in which the learning rate rises; fewer in a short run.
 _WARMUP = 100
+# Tokens after which a stream forgets its past.
+_RESET = 2048
 # Validations in a run; fewer where they would take long.
 _VALIDATIONS = 20
 _UNITS = {"char": "character", "word": "word", "whitespace": "word", "subword": "piece"}
@@ -39,7 +41,8 @@ class LanguageModel(LanguageUse):
     """The probability of a text, and more of it: Embedding, LSTM and Linear.
 
     Each text is read from its beginning, in training, too, where a list's texts follow one another
-    in parallel streams.
+    in parallel streams. A long text also begins anew now and then, every two thousand tokens or so,
+    from wherever it is: otherwise a model would hardly know what to make of a prompt.
 
     Parameters
     ----------
@@ -186,7 +189,7 @@ class LanguageModel(LanguageUse):
             self._check_checkpoint(checkpoint, resume=resume)
             seed = self._new_seed()
             network = self._start(training, seed)
-            batches = self._streams(*joined(self.vocabulary_, training))
+            batches = self._streams(*joined(self.vocabulary_, training), reset=_RESET)
             steps = self._steps(len(batches))
             validate = None if held_out is None else self._validation(network, held_out)
             trainer = Trainer(
@@ -233,7 +236,7 @@ class LanguageModel(LanguageUse):
             ids, begins = joined(self.vocabulary_, checked)
             if not (ids[1:] < self.vocabulary_.outputs).any():
                 raise ValueError("texts: expected something that is known, got nothing of it")
-            batches = self._streams(ids, begins)
+            batches = self._streams(ids, begins, reset=_RESET)
         self._run_further(lambda _: batches, **self._shown(batches))
         return self
 
@@ -314,13 +317,15 @@ class LanguageModel(LanguageUse):
             return texts, None
         return [text[:cut]], [text[cut:]]
 
-    def _streams(self, ids: Array, begins: Array | None) -> StreamBatches:
+    def _streams(
+        self, ids: Array, begins: Array | None, *, reset: int | None = None
+    ) -> StreamBatches:
         steps = check_size("sequence_length", self.sequence_length)
         most = max(1, (len(ids) - 1) // steps)
         if len(ids) < 2:
             raise ValueError("texts: expected at least one token, got none but blanks")
         streams = min(check_size("batch_size", self.batch_size), most)
-        return StreamBatches(ids, streams, steps, begins)
+        return StreamBatches(ids, streams, steps, begins, reset=reset)
 
     def _validation(self, network: LanguageNetwork, texts: Sequence[str]) -> _Validation | None:
         ids, begins = joined(self.vocabulary_, texts)
