@@ -82,7 +82,7 @@ def answers(estimator: Any, X: Any, **options: Any) -> Array:
 # --- what they learn ------------------------------------------------------------------------------
 
 
-LEARNING = {"hidden_size": 8, "learning_rate": 0.03, "random_state": 0}
+LEARNING = {"hidden_size": 8, "learning_rate": 0.03, "noise": 0.0, "random_state": 0}
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "attention"])

@@ -40,6 +40,8 @@ def fit(classifier: SequenceClassifier, part: Labelled) -> None:
     noisy = [
         x + deviation * rng.standard_normal(x.shape) for _ in range(COPIES) for x in part.sequences
     ]
+    # The copies have the noise already.
+    classifier.set_params(noise=0.0)
     classifier.fit([*part.sequences, *noisy], np.tile(part.labels, 1 + COPIES))
 
 

@@ -22,7 +22,7 @@ from fastlstm.tasks.features import strokes
 
 SPACING = 0.1  # for networks; neighbours and HMMs have twice as many points
 AUGMENT = StrokeDistortion()
-SETTINGS = {"hidden_size": 96, "pooling": "attention", "epochs": 60, "batch_size": 32,
+SETTINGS = {"hidden_size": 96, "pooling": "attention", "noise": 0.0, "epochs": 60, "batch_size": 32,
             "validation_fraction": 0.0}  # fmt: skip
 HMM, DTW = "Gaussian HMMs", "nearest neighbour, DTW"
 STATES = [6, 10]

@@ -18,6 +18,7 @@ from fastlstm.tasks import SequenceClassifier
 SETTINGS = {
     "hidden_size": 64,
     "pooling": "attention",
+    "noise": 0.0,
     "epochs": 30,
     "batch_size": 32,
     "validation_fraction": 0.0,

@@ -38,6 +38,7 @@ class SequenceClassifier(ClassifierMixin, LabellingEstimator):
     noise : float
         Deviation of the normal noise that is added to the standardised features in training, so
         that what is learnt does not depend on small differences: it makes more of little data.
+        Where there is much data, or small differences matter, less is better.
     pooling : {"last", "mean", "max", "attention"}
         What represents the sequence; see `fastlstm.Pooling`.
     cell : {"lstm", "rnn"}
@@ -99,7 +100,7 @@ class SequenceClassifier(ClassifierMixin, LabellingEstimator):
         num_layers: int = 1,
         bidirectional: bool = True,
         dropout: float = 0.2,
-        noise: float = 0.0,
+        noise: float = 0.3,
         pooling: str = "mean",
         cell: str = "lstm",
         augment: Augment | None = None,
@@ -235,7 +236,8 @@ class SequenceRegressor(RegressorMixin, NumericEstimator):
     hidden_size, num_layers, bidirectional, dropout, noise, pooling, cell
     epochs, batch_size, learning_rate, weight_decay, max_norm
     validation_fraction, patience, random_state, verbose
-        As `SequenceClassifier` has them.
+        As `SequenceClassifier` has them, but by default without dropout and noise, which blur
+        numbers.
 
     Attributes
     ----------
@@ -272,7 +274,7 @@ class SequenceRegressor(RegressorMixin, NumericEstimator):
         *,
         num_layers: int = 1,
         bidirectional: bool = True,
-        dropout: float = 0.2,
+        dropout: float = 0.0,
         noise: float = 0.0,
         pooling: str = "mean",
         cell: str = "lstm",

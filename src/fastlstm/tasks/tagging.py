@@ -21,7 +21,7 @@ class SequenceTagger(LabellingEstimator):
     hidden_size, num_layers, bidirectional, dropout, noise, cell
     epochs, batch_size, learning_rate, weight_decay, max_norm
     validation_fraction, patience, class_weight, random_state, verbose
-        As `SequenceClassifier` has them.
+        As `SequenceClassifier` has them, but by default without noise.
 
     Attributes
     ----------
