@@ -283,7 +283,7 @@ def test_an_estimator_can_be_trained_by_torch_and_its_training_be_captured() -> 
     y = [int(x[:, 0].mean() > 0) for x in X]
 
     def fit() -> SequenceClassifier:
-        options = {"epochs": 3, "dropout": 0.0, "random_state": 0}
+        options = {"epochs": 3, "dropout": 0.0, "noise": 0.0, "random_state": 0}
         return SequenceClassifier(8, **options).fit(X, y)
 
     ours = fit()
