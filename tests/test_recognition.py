@@ -274,6 +274,16 @@ def test_a_classifier_changes_its_training_sequences_too() -> None:
         SequenceClassifier(4, augment=5).fit(X, y)
 
 
+def test_noise_is_of_training_alone() -> None:
+    runs = [
+        SequenceRecognizer(4, **{**QUICK, "epochs": 2, "noise": noise}).fit(*spoken())
+        for noise in (0.0, 0.0, 0.5)
+    ]
+    first, second, noisy = (run.history_.losses for run in runs)
+    assert first == second != noisy
+    assert runs[2].predict(TEST[0]) == runs[2].predict(TEST[0])
+
+
 def test_sequences_may_be_changed_to_other_lengths() -> None:
     X, y = spoken()
     settings = {**QUICK, "epochs": 2, "augment": lambda x, _: np.repeat(x, 2, axis=0)}

@@ -1,6 +1,6 @@
 """Spoken digits of five speakers, one at a time: the official split, indices 0 to 4 held out.
 
-The estimator has its defaults; that they do was seen on recordings 5 to 9 of the training part.
+The estimator's arguments were chosen by recordings 5 to 9, learning from those from 10 on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.quality.harness import PLAIN, Outcome, Task, ahead_of, at_least,
 from benchmarks.quality.rivals import rivals, training_of
 from fastlstm.tasks import SequenceClassifier, features
 
-SETTINGS: dict[str, Any] = {}
+SETTINGS: dict[str, Any] = {"epochs": 30, "dropout": 0.4}
 HMM = "Gaussian HMMs"
 STATES = [4, 6, 8]
 

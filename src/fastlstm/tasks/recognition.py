@@ -65,6 +65,8 @@ class SequenceRecognizer(NumericEstimator):
         Also read from the end to the beginning.
     dropout : float
         Between layers, and of the output.
+    noise : float
+        Deviation of the normal noise that is added to the standardised features in training.
     stack : int
         Read so many steps as one: a part of the time, and of the room for labels (Sak et al. 2015,
         "Fast and accurate recurrent neural network acoustic models for speech recognition").
@@ -133,6 +135,7 @@ class SequenceRecognizer(NumericEstimator):
         num_layers: int = 1,
         bidirectional: bool = True,
         dropout: float = 0.2,
+        noise: float = 0.0,
         stack: int = 1,
         cell: str = "lstm",
         augment: Augment | None = None,
