@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
 from fastlstm import threads
-from fastlstm.losses import mean_squared_error, softmax_cross_entropy
+from fastlstm.losses import mean_squared_error, softmax_cross_entropy, softmax_log_prob
 from tests.finite_differences import gradient
 from tests.strange import (
     assert_refuses_shapes,
@@ -634,3 +634,58 @@ def test_inputs_stay_as_they_are() -> None:
     for fresh in (d_logits, d_prediction):
         assert fresh.flags.writeable
         assert not np.shares_memory(fresh, logits)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_gradient_goes_where_it_is_asked_to(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    logits, targets = rng.standard_normal((4, 3, 7)).astype(dtype), rng.integers(0, 7, (4, 3))
+    options = {"label_smoothing": 0.1, "weights": np.ones((4, 3), dtype)}
+    loss, expected = softmax_cross_entropy(logits, targets, **options)
+    out = np.full((4, 3, 7), np.nan, dtype)
+    again, d_logits = softmax_cross_entropy(logits, targets, **options, out=out)
+    assert again == loss
+    assert_same_bits(d_logits, expected)
+    assert_same_bits(out, expected)
+
+
+def test_a_place_for_the_gradient_that_does_not_fit_is_refused() -> None:
+    logits, targets = np.zeros((4, 7), np.float32), np.zeros(4, int)
+    with pytest.raises(ValueError, match="out: expected an array apart from the logits"):
+        softmax_cross_entropy(logits, targets, out=logits)
+    for out in (np.zeros((4, 6), np.float32), np.zeros((4, 7)), np.zeros((7, 4), np.float32).T):
+        with pytest.raises((TypeError, ValueError), match="out"):
+            softmax_cross_entropy(logits, targets, out=out)
+
+
+def test_log_probabilities_are_those_of_each_row() -> None:
+    rng = np.random.default_rng(0)
+    for dtype, tolerance in ((np.float32, 1e-6), (np.float64, 1e-13)):
+        logits = (9 * rng.standard_normal((5, 37, 1100))).astype(dtype)
+        targets = rng.integers(0, 1100, (5, 37))
+        shifted = logits.astype(np.float64)
+        shifted -= shifted.max(axis=2, keepdims=True)
+        rows = shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))
+        expected = np.take_along_axis(rows, targets[..., np.newaxis], 2)[..., 0]
+        found = softmax_log_prob(logits, targets)
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    assert softmax_log_prob(np.zeros((0, 4)), np.zeros(0, int)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets", "error"),
+    [
+        (np.zeros((2, 4)), np.array([0, 4]), IndexError),
+        (np.zeros((2, 4)), np.array([0, -1]), IndexError),
+        (np.zeros((2, 4)), np.array([0]), ValueError),
+        (np.zeros((2, 0)), np.array([0, 0]), ValueError),
+        (np.zeros((2, 4)), np.array([0.0, 1.0]), TypeError),
+        ([[0.0, 1.0]], np.array([0]), TypeError),
+    ],
+)
+def test_log_probabilities_of_what_does_not_fit(
+    logits: object, targets: Array, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        softmax_log_prob(logits, targets)  # type: ignore[arg-type]

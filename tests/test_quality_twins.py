@@ -126,6 +126,14 @@ def test_a_twin_of_a_language_network(cell: str, inputs: int, tied: bool) -> Non
     _, _, own = network.loss_and_grads(batch, None, None)
     their_loss, _ = twin.loss(batch, state)
     assert their_loss.item() == pytest.approx(network.loss_and_grads(batch, own, None)[0])
+    anew = (*batch, np.zeros((9, 3), bool))
+    anew[2][0, 1] = True
+    begun, _ = twin.loss(anew, state)
+    assert begun.item() == pytest.approx(network.loss_and_grads(anew, own, None)[0])
+    assert begun.item() != their_loss.item()
+    anew[2][4, 1] = True
+    with pytest.raises(NotImplementedError):
+        twin.loss(anew, state)
 
 
 @pytest.mark.oracle

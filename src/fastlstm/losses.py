@@ -17,6 +17,7 @@ from fastlstm._validate import (
     check_floats,
     check_integers,
     check_number,
+    check_output,
     check_quantiles,
     check_size,
     compact,
@@ -40,6 +41,7 @@ def softmax_cross_entropy(
     ignore_index: int | None = None,
     weights: Array | None = None,
     label_smoothing: float = 0.0,
+    out: Array | None = None,
 ) -> tuple[float, Array]:
     """Mean of -log softmax(logits)[target] in nats, as ``torch.nn.functional.cross_entropy``.
 
@@ -59,6 +61,8 @@ def softmax_cross_entropy(
     label_smoothing : float
         The part of the target's probability that is spread over all V classes, from 0 to 1
         (Szegedy et al. 2016, "Rethinking the inception architecture for computer vision").
+    out : ndarray (..., V), optional
+        Where the gradient goes: C-contiguous, of the dtype of the logits, and no part of them.
 
     Returns
     -------
@@ -67,7 +71,8 @@ def softmax_cross_entropy(
         smoothing: any class), NaN if a row that counts has a NaN, a +inf, or nothing but -inf.
     d_logits : ndarray (..., V)
         (softmax(logits) - onehot(target)) / number of targets that count, where the one is
-        smoothed and the row weighted if that is asked for; fresh, of the dtype of the logits.
+        smoothed and the row weighted if that is asked for; of the dtype of the logits, and fresh
+        or `out`.
 
     Raises
     ------
@@ -102,9 +107,14 @@ def softmax_cross_entropy(
         raise ValueError("targets: expected at least one that counts, got none")
     smoothing = check_number("label_smoothing", label_smoothing, least=0, most=1)
     weights = _check_weights(weights, logits)
+    if out is not None and np.may_share_memory(
+        check_output("out", out, logits.dtype, logits.shape), logits
+    ):
+        raise ValueError("out: expected an array apart from the logits, got a part of them")
 
     rows = compact(logits).reshape(-1, classes)
-    losses, d_logits = _row_losses(rows, compact(targets), ignored, counted, smoothing)
+    d_rows = np.empty_like(rows) if out is None else out.reshape(rows.shape)
+    losses, d_logits = _row_losses(rows, compact(targets), ignored, counted, smoothing, d_rows)
     with np.errstate(all="ignore"):
         if weights is not None:
             losses = np.where(weights > 0, losses * weights, 0)
@@ -145,18 +155,18 @@ def softmax_log_prob(logits: Array, targets: Array) -> Array:
         raise ValueError(f"logits: expected one class at least, got shape {logits.shape}")
     targets = check_integers("targets", targets, logits.shape[:-1], least=0, most=classes - 1)
     rows, chosen = compact(logits).reshape(-1, classes), compact(targets.reshape(-1))
-    found = np.empty(len(rows))
+    found, scratch = np.empty(len(rows)), np.empty_like(rows[:_ROWS])
     for part in range(0, len(rows), _ROWS):
         some = slice(part, part + _ROWS)
-        found[some] = -_row_losses(rows[some], chosen[some], _NONE, 1)[0]
+        spare = scratch[: len(rows[some])]
+        found[some] = -_row_losses(rows[some], chosen[some], _NONE, 1, 0.0, spare)[0]
     return found.reshape(targets.shape)
 
 
 def _row_losses(
-    rows: Array, targets: Array, ignored: int, counted: int, smoothing: float = 0.0
+    rows: Array, targets: Array, ignored: int, counted: int, smoothing: float, d_rows: Array
 ) -> tuple[Array, Array]:
     """-log softmax(logits)[target] of each row of logits (N, V), and the gradient of its mean."""
-    d_rows = np.empty_like(rows)
     sums, shifted = np.empty(len(rows)), np.empty(len(rows))
     with team(_OPERATIONS * rows.size, blas=False) as threads:
         _core.cross_entropy(

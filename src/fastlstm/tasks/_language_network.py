@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastlstm import init
+from fastlstm import _scratch, init
 from fastlstm._products import linear, matmul, sum_rows
 from fastlstm._random import dropout_mask
 from fastlstm._validate import Array, check_flag, check_number, compact
@@ -89,11 +89,11 @@ class LanguageNetwork(Network):
         self.recurrent = self._recurrent(
             cell, embedding_size, hidden_size, num_layers, weight_dropout, dtype, start
         )
-        self.head: Any  # a Linear, or what is like one
+        self.head: _Head | _TiedHead
         if tied:
             self.head = _TiedHead(self.embedding, outputs, start)
         else:
-            self.head = Linear(hidden_size, outputs, dtype=dtype, rng=begin(start, "head"))
+            self.head = _Head(hidden_size, outputs, dtype=dtype, rng=begin(start, "head"))
         self._join(embedding=self.embedding, recurrent=self.recurrent, head=self.head)
         if isinstance(start, np.random.Generator):
             self._initialise(start, small)
@@ -156,10 +156,7 @@ class LanguageNetwork(Network):
         embedded, input_mask = self._drop(embedded, self._input_dropout, rng)
         output, state, tape = self._forward(embedded, state, segments, rng)
         output, output_mask = self._drop(output, self._dropout, rng)
-        logits, head_tape = self.head.forward(output)
-        loss, d_logits = self._loss(logits, targets)
-
-        d_output, head = self.head.backward(head_tape, d_logits)
+        loss, d_output, head = self._head_loss(output, targets)
         d_output = d_output if output_mask is None else d_output * output_mask
         d_output = d_output if segments is None else segments.cut(d_output)
         d_embedded, _, recurrent = self.recurrent.backward(tape, d_output)
@@ -202,14 +199,31 @@ class LanguageNetwork(Network):
         """A state as the recurrent layer gives it, as a tuple."""
         return state if isinstance(self.recurrent, LSTM) else (state,)
 
-    def _loss(self, logits: Array, targets: Array) -> tuple[float, Array]:
-        known = targets < self.outputs
-        if known.all():
-            return softmax_cross_entropy(logits, targets)
-        if not known.any():
-            return 0.0, np.zeros_like(logits)
-        targets = np.where(known, targets, self.outputs)
-        return softmax_cross_entropy(logits, targets, ignore_index=self.outputs)
+    def _head_loss(self, output: Array, targets: Array) -> tuple[float, Array, Grads]:
+        """Outputs (T, B, H) -> loss, their gradient, and those of the head's parameters.
+
+        With a large vocabulary the logits and their gradient are most of the memory of a step, so
+        it is kept for the next one.
+        """
+        weight, bias, panels = self.head.product()
+        counts = targets.reshape(-1) < self.outputs
+        if not counts.any():
+            zeros = {"weight": np.zeros_like(weight), "bias": np.zeros_like(bias)}
+            return 0.0, np.zeros_like(output), zeros
+        rows = compact(output).reshape(-1, output.shape[2])
+        shape = len(rows), self.outputs
+        logits, d_logits = (_scratch.take(shape, output.dtype) for _ in range(2))
+        linear(rows, weight, bias, panels, out=logits)
+        loss, _ = softmax_cross_entropy(
+            logits,
+            np.where(counts, targets.reshape(-1), self.outputs),
+            ignore_index=self.outputs,
+            out=d_logits,
+        )
+        d_rows = matmul(d_logits, weight)
+        grads = {"weight": matmul(d_logits, rows, transpose_a=True), "bias": sum_rows(d_logits)}
+        _scratch.give(logits, d_logits)
+        return loss, d_rows.reshape(output.shape), grads
 
     # --- use --------------------------------------------------------------------------------------
 
@@ -249,40 +263,37 @@ class LanguageNetwork(Network):
         return total / max(1, count)
 
 
-class _TiedHead(Layer):
-    """A Linear whose weight is the first rows of an embedding, which has it; its own is a bias."""
+class _Head(Linear):
+    """A Linear that shows what its product is made of."""
 
-    def __init__(self, embedding: Embedding, outputs: int, start: Start) -> None:
-        self._embedding = embedding
-        self._outputs = outputs
-        rows: Any = _FirstRows(embedding.parameters(), outputs)
-        self._panels = PanelCache(rows)
-        shape, dtype = {"bias": (outputs,)}, embedding.dtype
-        self._begin(
-            begin(start, "head"), shape, dtype, lambda _: {"bias": np.zeros(outputs, dtype)}
+    def product(self) -> tuple[Array, Array, Array | None]:
+        """Weight (V, H), bias (V,), and panels of the weight."""
+        return (
+            self._parameters["weight"],
+            self._parameters["bias"],
+            self._panels.transposed("weight"),
         )
 
-    @property
-    def _weight(self) -> Array:
-        weight: Array = self._embedding.parameters()["weight"][: self._outputs]
-        return weight
+
+class _TiedHead(Layer):
+    """The same whose weight is the first rows of an embedding; its own is a bias."""
+
+    def __init__(self, embedding: Embedding, outputs: int, start: Start) -> None:
+        self._first = _FirstRows(embedding.parameters(), outputs)
+        rows: Any = self._first
+        self._panels = PanelCache(rows)
+        zeros = {"bias": np.zeros(outputs, embedding.dtype)}
+        self._begin(begin(start, "head"), {"bias": (outputs,)}, embedding.dtype, lambda _: zeros)
 
     def __call__(self, x: Array) -> Array:
         """(..., H) -> (..., outputs)."""
-        return self.forward(x)[0]
-
-    def forward(self, x: Array) -> tuple[Array, Array]:
-        """The same, and the rows that it has seen."""
+        weight, bias, panels = self.product()
         rows = compact(x).reshape(-1, x.shape[-1])
-        panels = self._panels.transposed("weight")
-        output = linear(rows, self._weight, self._parameters["bias"], panels)
-        return output.reshape(*x.shape[:-1], self._outputs), rows
+        return linear(rows, weight, bias, panels).reshape(*x.shape[:-1], len(weight))
 
-    def backward(self, rows: Array, d_output: Array) -> tuple[Array, dict[str, Array]]:
-        """Gradients of x, of the bias, and of the embedding's rows ("weight")."""
-        d_rows = compact(d_output).reshape(-1, self._outputs)
-        d_x = matmul(d_rows, self._weight).reshape(*d_output.shape[:-1], rows.shape[1])
-        return d_x, {"weight": matmul(d_rows, rows, transpose_a=True), "bias": sum_rows(d_rows)}
+    def product(self) -> tuple[Array, Array, Array | None]:
+        """Weight (V, H), bias (V,), and panels of the weight."""
+        return self._first["weight"], self._parameters["bias"], self._panels.transposed("weight")
 
 
 class _FirstRows:
