@@ -146,6 +146,7 @@ EXTENSIONS = [
         "recompute",
         "variants",
         "dense",
+        "optimise",
         "stream",
         "ctc",
         "beam",

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlstm import optim
+from fastlstm import threads
 from fastlstm.layers import Linear
 from fastlstm.optim import SGD, Adam, AdamW, clip_grad_norm
 from fastlstm.parameters import Parameters
@@ -215,20 +215,22 @@ def test_adam_without_a_mean_forgets_a_large_gradient_at_once() -> None:
 
 @every_case
 @every_dtype
-def test_blocks_do_not_change_the_bits(
+def test_threads_do_not_change_the_bits(
     name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(threads, "LEAST_WORK", 0)
+    monkeypatch.setattr(threads, "_num_threads", 1)
     expected = run(name, dtype, 3).state_dict()
-    for block in (1, 5, 12):
-        monkeypatch.setattr(optim, "_BLOCK", block)
+    for num_threads in (2, 5, 20):
+        monkeypatch.setattr(threads, "_num_threads", num_threads)
         for key, weight in run(name, dtype, 3).items():
-            assert_same_bits(weight, expected[key], f"{key} in blocks of {block}")
+            assert_same_bits(weight, expected[key], f"{key} on {num_threads} threads")
 
 
 @every_case
 def test_a_large_array_is_updated_to_its_last_element(name: str) -> None:
-    """Longer than two blocks, of one weight and one gradient: all elements stay alike."""
-    size = 2 * optim._BLOCK + 17
+    """On several threads, of one weight and one gradient: all elements stay alike."""
+    size = 200_017
     large, small = Parameters({"w": np.ones(size)}), Parameters({"w": np.ones(1)})
     ours, alone = build(name, large), build(name, small)
     for step in range(3):
@@ -238,7 +240,7 @@ def test_a_large_array_is_updated_to_its_last_element(name: str) -> None:
 
 
 @every_case
-def test_a_step_needs_no_memory_but_blocks(name: str) -> None:
+def test_a_step_needs_no_memory(name: str) -> None:
     parameters = Parameters({"w": np.ones((1000, 500))})
     optimiser, grads = build(name, parameters), {"w": np.ones((1000, 500))}
     optimiser.step(grads)
@@ -248,7 +250,21 @@ def test_a_step_needs_no_memory_but_blocks(name: str) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 3 * 8 * optim._BLOCK < parameters["w"].nbytes / 8
+    assert peak < parameters["w"].nbytes / 100
+
+
+@every_dtype
+def test_a_moment_that_fades_away_becomes_zero(dtype: Any) -> None:
+    """Rounded to the nearest, 0.9 of the smallest number is that number: it would stay for ever."""
+    parameters = Parameters({"w": np.ones(3, dtype)})
+    optimiser = Adam(parameters, 0.1)
+    tiny = np.finfo(dtype).tiny
+    optimiser.step({"w": np.array([0, 15 * tiny, 1], dtype)})
+    for _ in range(9):
+        optimiser.step({"w": np.zeros(3, dtype)})
+    moment = optimiser.state_dict()["exp_avg.w"]
+    assert (moment[:2] == 0).all()
+    assert moment[2] > 0
 
 
 # --- what a step touches -------------------------------------------------------------------------
@@ -667,8 +683,8 @@ def test_a_norm_that_is_not_finite_names_the_gradients_to_blame(bad: float) -> N
 def test_the_norm_has_the_same_bits_on_any_number_of_threads() -> None:
     grads = {"w": normal(np.random.default_rng(0), (700, 300), np.float32)}
     norms = set()
-    for threads in (1, 2, 4):
-        set_num_threads(threads)
+    for num_threads in (1, 2, 4):
+        set_num_threads(num_threads)
         norms.add(clip_grad_norm(grads, 1.0)[1])
     assert len(norms) == 1
 

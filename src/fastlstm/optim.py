@@ -1,17 +1,18 @@
 """Optimisers: SGD, Adam and AdamW with PyTorch's formulas, and clipping of gradients by their norm.
 
-An optimiser changes the arrays that a `Parameters` owns, in place. It works through them in blocks
-small enough to stay in cache over the several passes of a formula, so that it needs no memory
-beyond its moments and two blocks of scratch. Everything is checked before the first write.
+An optimiser changes the arrays that a `Parameters` owns, in place and in one pass, with no memory
+beyond its moments. In what it reads and writes subnormal numbers count as zero, for a moment that
+fades away would else slow down every step. Everything is checked before the first write.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
+from fastlstm import _core
 from fastlstm._validate import (
     Array,
     check_array,
@@ -25,8 +26,10 @@ from fastlstm._validate import (
     compact,
 )
 from fastlstm.parameters import Parameters
+from fastlstm.threads import team
 
-_BLOCK = 1 << 14  # elements
+# What an element of a step takes, in operations of a product: it waits for memory.
+_OPERATIONS = 64.0
 
 
 class _Optimiser:
@@ -91,27 +94,19 @@ class _Optimiser:
             for name, weight in self._parameters.items()
         }
         self._step += 1
-        # Infinities and NaNs take their course, as everywhere in IEEE arithmetic: a warning that
-        # is turned into an exception would leave half of the weights behind.
-        with self._parameters.updating() as owned, np.errstate(all="ignore"):
+        # Infinities and NaNs take their course, as everywhere in IEEE arithmetic: an exception
+        # would leave half of the weights behind.
+        with self._parameters.updating() as owned:
             for name, weight in owned.items():
+                if not weight.size:
+                    continue
                 moments = [self._moments[f"{moment}.{name}"] for moment in self._moment_names]
-                self._walk(weight, flat[name], moments, rate)
+                arrays = [array.reshape(-1) for array in (weight, flat[name], *moments)]
+                with team(_OPERATIONS * weight.size, blas=False) as threads:
+                    self._update(*arrays, lr=rate, threads=threads)
 
-    def _walk(self, weight: Array, grad: Array, moments: Sequence[Array], lr: float) -> None:
-        """Update a parameter block by block."""
-        scratch = np.empty((2, min(_BLOCK, weight.size)), weight.dtype)
-        arrays = [array.reshape(-1) for array in (weight, grad, *moments)]
-        for first in range(0, weight.size, _BLOCK):
-            block = slice(first, min(first + _BLOCK, weight.size))
-            spare = scratch[:, : block.stop - first]
-            w, g, *m = (array[block] for array in arrays)
-            self._update(w, g, m, spare, lr)
-
-    def _update(
-        self, weight: Array, grad: Array, moments: Sequence[Array], scratch: Array, lr: float
-    ) -> None:
-        """Change flat `weight` and `moments` in place; `scratch` (2, n) is free to use."""
+    def _update(self, weight: Array, grad: Array, *moments: Array, lr: float, threads: int) -> None:
+        """Change flat `weight` and `moments` in place."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Array]:
@@ -206,26 +201,11 @@ class SGD(_Optimiser):
             f"weight_decay={self.weight_decay:g})"
         )
 
-    def _update(
-        self, weight: Array, grad: Array, moments: Sequence[Array], scratch: Array, lr: float
-    ) -> None:
-        decayed, change = scratch
-        if self.weight_decay:
-            np.multiply(weight, self.weight_decay, out=decayed)
-            decayed += grad
-            grad = decayed
-        if self.momentum:
-            (moment,) = moments
-            moment *= self.momentum
-            moment += grad
-            if self.nesterov:
-                np.multiply(moment, self.momentum, out=change)
-                change += grad
-                grad = change
-            else:
-                grad = moment
-        np.multiply(grad, lr, out=change)
-        weight -= change
+    def _update(self, weight: Array, grad: Array, *moments: Array, lr: float, threads: int) -> None:
+        moment = moments[0] if moments else None
+        _core.sgd(
+            weight, grad, moment, lr, self.momentum, self.nesterov, self.weight_decay, threads
+        )
 
 
 class Adam(_Optimiser):
@@ -286,33 +266,23 @@ class Adam(_Optimiser):
             f"weight_decay={self.weight_decay:g})"
         )
 
-    def _update(
-        self, weight: Array, grad: Array, moments: Sequence[Array], scratch: Array, lr: float
-    ) -> None:
-        decayed, change = scratch
-        if self.weight_decay and not self._decoupled:
-            np.multiply(weight, self.weight_decay, out=decayed)
-            decayed += grad
-            grad = decayed
-        beta_1, beta_2 = self.betas
+    def _update(self, weight: Array, grad: Array, *moments: Array, lr: float, threads: int) -> None:
         exp_avg, exp_avg_sq = moments
-        # Not exp_avg + (1 - β₁)(grad - exp_avg), which loses a small gradient beside a large mean.
-        exp_avg *= beta_1
-        np.multiply(grad, 1 - beta_1, out=change)
-        exp_avg += change
-        exp_avg_sq *= beta_2
-        np.multiply(grad, grad, out=change)
-        change *= 1 - beta_2
-        exp_avg_sq += change
-
-        np.sqrt(exp_avg_sq, out=change)
-        change /= math.sqrt(1 - beta_2**self._step)
-        change += self.eps
-        np.divide(exp_avg, change, out=change)
-        change *= lr / (1 - beta_1**self._step)
-        if self.weight_decay and self._decoupled:
-            weight *= 1 - lr * self.weight_decay
-        weight -= change
+        beta_1, beta_2 = self.betas
+        _core.adam(
+            weight,
+            grad,
+            exp_avg,
+            exp_avg_sq,
+            lr / (1 - beta_1**self._step),
+            math.sqrt(1 - beta_2**self._step),
+            beta_1,
+            beta_2,
+            self.eps,
+            0.0 if self._decoupled else self.weight_decay,
+            1 - lr * self.weight_decay if self._decoupled else 1.0,
+            threads,
+        )
 
 
 class AdamW(Adam):
@@ -414,13 +384,4 @@ def _norm(grad: Array) -> float:
     Not a BLAS product: its sum, cut by the number of its threads, would not have the same bits on
     every machine.
     """
-    flat = compact(grad).reshape(-1)
-    squares = np.empty(min(_BLOCK, flat.size), np.float64)
-    total = 0.0
-    with np.errstate(all="ignore"):
-        for first in range(0, flat.size, _BLOCK):
-            block = flat[first : first + _BLOCK]
-            out = squares[: block.size]
-            np.multiply(block, block, out=out, dtype=np.float64)
-            total += float(out.sum())
-    return math.sqrt(total)
+    return math.sqrt(_core.sum_of_squares(compact(grad).reshape(-1)))

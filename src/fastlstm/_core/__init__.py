@@ -2,8 +2,9 @@
 
 Each module has one reason to exist: blas calls SciPy's BLAS, kernels the C code, time_loop runs a
 layer in one direction, recompute makes its gates anew, stream steps a stack of layers, dense serves
-what stands around the recurrence. Everything above this package takes it from here, but for ctc
-and beam, which few need: ctc.py and decoding.py import them by themselves.
+what stands around the recurrence, optimise changes the weights. Everything above this package takes
+it from here, but for ctc and beam, which few need: ctc.py and decoding.py import them by
+themselves.
 """
 
 from fastlstm._core.blas import INTEGER_BITS as BLAS_INTEGER_BITS
@@ -28,6 +29,7 @@ from fastlstm._core.kernels import (
     sigmoid,
     tanh,
 )
+from fastlstm._core.optimise import adam, sgd, sum_of_squares
 from fastlstm._core.recompute import cells
 from fastlstm._core.stream import Stepper
 from fastlstm._core.time_loop import backward, forward, previous_h
@@ -51,6 +53,7 @@ __all__ = [
     "VECTOR",
     "Cell",
     "Stepper",
+    "adam",
     "backward",
     "cells",
     "cross_entropy",
@@ -64,8 +67,10 @@ __all__ = [
     "pack_gates",
     "previous_h",
     "scatter_add_rows",
+    "sgd",
     "sigmoid",
     "softmax_batch",
+    "sum_of_squares",
     "sum_rows",
     "tanh",
     "variant_backward",
