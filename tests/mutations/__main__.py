@@ -24,8 +24,8 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.mutations import callers, general_cell, kernels, layers, losses, time_loop
-from tests.mutations.mutation import BEAM, BLAS_ONLY, CELL, CTC, LOOP, RUNS, Mutation
+from tests.mutations import callers, general_cell, kernels, layers, losses, optimisers, time_loop
+from tests.mutations.mutation import BEAM, BLAS_ONLY, CELL, CTC, LOOP, OPTIMISERS, RUNS, Mutation
 
 MUTATIONS = [
     *kernels.MUTATIONS,
@@ -34,6 +34,7 @@ MUTATIONS = [
     *general_cell.MUTATIONS,
     *callers.MUTATIONS,
     *losses.MUTATIONS,
+    *optimisers.MUTATIONS,
 ]
 ROOT = Path(__file__).resolve().parent.parent.parent
 COPIED = ["src", "csrc", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE"]
@@ -69,6 +70,7 @@ _GENERAL_CELL = [f"tests/test_variants{part}.py" for part in ("_oracle", "", "_f
 TESTS_OF = {
     CTC: ["tests/test_ctc.py"],
     BEAM: ["tests/test_decoding.py"],
+    OPTIMISERS: ["tests/test_optim.py"],
     CELL: _GENERAL_CELL,
     LOOP: _GENERAL_CELL,
     RUNS: _GENERAL_CELL,

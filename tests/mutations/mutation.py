@@ -34,6 +34,7 @@ PARAMETERS = "src/fastlstm/parameters.py"
 RANDOM = "src/fastlstm/_random.py"
 CTC = "src/fastlstm/_core/ctc.pyx"
 BEAM = "src/fastlstm/_core/beam.pyx"
+OPTIMISERS = "src/fastlstm/_core/optimise.pyx"
 
 
 @dataclass(frozen=True)
