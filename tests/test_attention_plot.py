@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from matplotlib import font_manager
 
-from fastlstm.tasks import Translation, _attention_plot
+from fastlstm.tasks import Translation
+from fastlstm.tasks.translation import plot
 from tests.support import Array
 
 
@@ -51,7 +52,7 @@ def test_any_text_can_be_drawn() -> None:
 
 
 def test_a_character_that_no_font_has_is_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_attention_plot, "_fonts", list)
+    monkeypatch.setattr(plot, "_fonts", list)
     columns, _ = labels(translation(("日本", "a語"), ("b",)).plot())
     assert columns == ["U+65E5U+672C", "aU+8A9E", "<end>"]
 
@@ -60,9 +61,9 @@ def test_a_font_that_has_a_character_is_taken(monkeypatch: pytest.MonkeyPatch) -
     """Of which the first one cannot be read."""
     entries = {font.name: font for font in font_manager.fontManager.ttflist}
     broken = font_manager.FontEntry(fname=str(Path(__file__)), name="no font")
-    monkeypatch.setattr(_attention_plot, "_fonts", lambda: [broken, entries["DejaVu Sans"]])
+    monkeypatch.setattr(plot, "_fonts", lambda: [broken, entries["DejaVu Sans"]])
     with matplotlib.rc_context({"font.family": ["cmr10"]}):
-        families, missing = _attention_plot._families("aש日")
+        families, missing = plot._families("aש日")
     assert families == ["cmr10", "DejaVu Sans"]
     assert missing == {"日"}
 

@@ -1,4 +1,4 @@
-"""_batches: ragged tables, padding, and which examples a run takes when."""
+"""batches: ragged tables, padding, and which examples a run takes when."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlstm.tasks._batches import Ragged, ShuffledBatches, StreamBatches, in_chunks
+from fastlstm.tasks._base.batches import Ragged, ShuffledBatches, StreamBatches, in_chunks
 from tests.support import Array, assert_same_bits
 
 lengths_of_sequences = st.lists(st.integers(0, 6), min_size=1, max_size=8)

@@ -19,7 +19,7 @@ from fastlstm import storage
 from fastlstm._version import __version__
 from fastlstm.cli import lm_train, main, plots
 from fastlstm.tasks import LanguageModel
-from fastlstm.tasks._language_network import LanguageNetwork
+from fastlstm.tasks.language_model.network import LanguageNetwork
 from tests.support import assert_same_bits
 
 # 120 lines with the 1st … 120th number in words would be nicer, but this is enough to learn from.

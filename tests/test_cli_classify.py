@@ -17,7 +17,7 @@ import pytest
 
 from fastlstm.cli import classify, main
 from fastlstm.tasks import TextClassifier
-from fastlstm.tasks.text import LEVELS
+from fastlstm.tasks.text.tokenizer import LEVELS
 
 GOOD, BAD = ["good", "great", "fine", "funny"], ["bad", "awful", "dull", "sad"]
 ROWS = [

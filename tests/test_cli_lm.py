@@ -97,7 +97,7 @@ def test_wrong_settings_end_with_status_2(desk: Desk, arguments: list[str]) -> N
 
 
 def test_resume_refuses_another_level(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastlstm.tasks._language_network import LanguageNetwork
+    from fastlstm.tasks.language_model.network import LanguageNetwork
 
     def interrupting(*_: Any) -> Any:
         raise KeyboardInterrupt

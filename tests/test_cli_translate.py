@@ -19,7 +19,7 @@ import sacrebleu
 
 from fastlstm.cli import main, plots, translate
 from fastlstm.tasks import Translator
-from fastlstm.tasks.text import LEVELS
+from fastlstm.tasks.text.tokenizer import LEVELS
 
 PAIRS = [(f"{a} {b}", f"{b} and {a}") for a, b in itertools.product("abcde", repeat=2)]
 SMALL = [

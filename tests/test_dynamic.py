@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fastlstm.tasks import LanguageModel
-from fastlstm.tasks._batches import StreamBatches
-from fastlstm.tasks._dynamic import root_mean_squares
-from fastlstm.tasks._language_use import joined
-from fastlstm.tasks._vocabularies import Characters
+from fastlstm.tasks._base.batches import StreamBatches
+from fastlstm.tasks.language_model.dynamic import root_mean_squares
+from fastlstm.tasks.language_model.use import joined
+from fastlstm.tasks.language_model.vocabularies import Characters
 from tests.support import Array, assert_close, assert_same_bits
 from tests.test_language_model import ENGLISH, LEVELS, untrained
 

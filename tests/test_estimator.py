@@ -1,4 +1,4 @@
-"""_estimator: seeds, splits, stopping, Ctrl-C, files and parameters of all estimators.
+"""_base.estimator: seeds, splits, stopping, Ctrl-C, files and parameters of all estimators.
 
 SequenceClassifier stands for all of them here.
 """
@@ -23,8 +23,8 @@ from sklearn.exceptions import NotFittedError
 from fastlstm import storage
 from fastlstm.storage import FormatError
 from fastlstm.tasks import SequenceClassifier
-from fastlstm.tasks._classes import labels_from_json, labels_to_json
-from fastlstm.tasks._estimator import Estimator
+from fastlstm.tasks._base.estimator import Estimator
+from fastlstm.tasks._base.supervision import labels_from_json, labels_to_json
 from tests.processes import run_python
 from tests.support import Array, assert_same_bits
 

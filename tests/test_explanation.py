@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastlstm.tasks import TextClassifier
-from fastlstm.tasks.explanation import integrated_gradients
+from fastlstm.tasks.text.explanation import integrated_gradients
 from tests.reviews import reviews, small
 from tests.support import Array
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastlstm.tasks._forecast_network import ForecastNetwork
+from fastlstm.tasks.forecasting.network import ForecastNetwork
 from tests.finite_differences import gradient
 from tests.support import Array, assert_close, assert_same_bits, normal
 

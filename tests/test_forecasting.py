@@ -173,10 +173,10 @@ def test_what_is_held_out_is_the_end_and_neither_seen_nor_scaled_by() -> None:
 
 
 def test_ctrl_c_leaves_a_forecaster_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastlstm.tasks import _forecast_data
+    from fastlstm.tasks.forecasting import data
 
     count = 0
-    batch = _forecast_data.Table.batch
+    batch = data.Table.batch
 
     def interrupted(self: Any, starts: Array) -> Any:
         nonlocal count
@@ -185,7 +185,7 @@ def test_ctrl_c_leaves_a_forecaster_that_can_be_used(monkeypatch: pytest.MonkeyP
             signal.raise_signal(signal.SIGINT)
         return batch(self, starts)
 
-    monkeypatch.setattr(_forecast_data.Table, "batch", interrupted)
+    monkeypatch.setattr(data.Table, "batch", interrupted)
     forecaster = Forecaster(**QUICK | {"epochs": 50})
     with pytest.raises(KeyboardInterrupt):
         forecaster.fit(waves())

@@ -1,4 +1,4 @@
-"""_inputs: what estimators of numeric sequences take for X, and what they refuse."""
+"""inputs: what estimators of numeric sequences take for X, and what they refuse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas
 import pytest
 import scipy.sparse
 
-from fastlstm.tasks._inputs import check_sequences
+from fastlstm.tasks._base.inputs import check_sequences
 from tests.support import assert_same_bits
 
 RAGGED = [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]], [[7.0, 8.0], [9.0, 10.0], [11.0, 12.0]]]

@@ -18,9 +18,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from fastlstm import storage
 from fastlstm.storage import FormatError
 from fastlstm.tasks import LanguageModel
-from fastlstm.tasks._language_network import LanguageNetwork
-from fastlstm.tasks._language_use import joined
-from fastlstm.tasks._vocabularies import CODE_POINTS, Characters
+from fastlstm.tasks.language_model.network import LanguageNetwork
+from fastlstm.tasks.language_model.use import joined
+from fastlstm.tasks.language_model.vocabularies import CODE_POINTS, Characters
 from tests.support import Array, assert_same_bits
 from tests.test_language_network import plain_logits
 
@@ -103,7 +103,7 @@ def test_probabilities_of_all_of_unicode_add_up_to_one() -> None:
 def test_scores_do_not_depend_on_how_a_long_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     model, text = untrained(dtype=np.float64), ENGLISH * 3
     whole = model.log_prob(text)
-    monkeypatch.setattr("fastlstm.tasks._language_use.SCORED_AT_ONCE", 10)
+    monkeypatch.setattr("fastlstm.tasks.language_model.use.SCORED_AT_ONCE", 10)
     reported: list[int] = []
     found = model.log_prob(text, on_progress=reported.append)
     np.testing.assert_allclose(found, whole, rtol=1e-12)

@@ -1,4 +1,4 @@
-"""_language_network: gradients beside finite differences and torch, states, dropout, tying."""
+"""language_model.network: gradients beside finite differences and torch, states, dropout, tying."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlstm.losses import softmax_cross_entropy
-from fastlstm.tasks._language_network import LanguageNetwork
-from fastlstm.tasks._segments import Segments, begun
+from fastlstm.tasks.language_model.network import LanguageNetwork
+from fastlstm.tasks.language_model.segments import Segments, begun
 from tests.finite_differences import assert_gradients
 from tests.support import Array, assert_close, assert_same_bits, normal, plain_lstm, plain_rnn
 

@@ -1,4 +1,4 @@
-"""_networks: gradients beside finite differences, lengths, dropout, and beginning with arrays."""
+"""networks: gradients beside finite differences, lengths, dropout, and beginning with arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastlstm.losses import mean_squared_error, softmax_cross_entropy
-from fastlstm.tasks._networks import Network, PooledNetwork, StepNetwork
+from fastlstm.tasks._base.networks import Network, PooledNetwork, StepNetwork
 from tests.finite_differences import assert_gradients, gradient
 from tests.support import Array, assert_close, assert_same_bits, normal
 

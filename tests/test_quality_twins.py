@@ -13,13 +13,14 @@ import pytest
 from fastlstm.losses import mean_squared_error, softmax_cross_entropy
 from fastlstm.optim import SGD, Adam, AdamW
 from fastlstm.schedules import cosine
-from fastlstm.tasks import _classes, _transcripts
-from fastlstm.tasks._batches import Ragged, ShuffledBatches
-from fastlstm.tasks._networks import PooledNetwork, StepNetwork
-from fastlstm.tasks._spelling import Spelling
-from fastlstm.tasks._text_network import TextNetwork
-from fastlstm.tasks._texts import Words
-from fastlstm.tasks._translation_network import TranslationBatch, TranslationNetwork
+from fastlstm.tasks._base import supervision
+from fastlstm.tasks._base.batches import Ragged, ShuffledBatches
+from fastlstm.tasks._base.networks import PooledNetwork, StepNetwork
+from fastlstm.tasks.recognition import transcripts
+from fastlstm.tasks.text.network import TextNetwork
+from fastlstm.tasks.text.spelling import Spelling
+from fastlstm.tasks.text.words import Words
+from fastlstm.tasks.translation.network import TranslationBatch, TranslationNetwork
 from fastlstm.training import Trainer
 from tests.support import Array, assert_close
 
@@ -60,12 +61,12 @@ def test_a_twin_has_the_loss_and_the_gradients(
 STEP_TARGETS = {
     "errors": (mean_squared_error, lambda rng: rng.standard_normal((LENGTHS.sum(), 4))),
     "classes": (
-        _classes.cross_entropy,
+        supervision.cross_entropy,
         lambda rng: (rng.integers(0, 4, LENGTHS.sum()), rng.random(LENGTHS.sum())),
     ),
     # Of 4, 7, 1, 7 and 3 steps; a blank is needed between two alike.
     "ctc": (
-        _transcripts.ctc,
+        transcripts.ctc,
         lambda _rng: (LENGTHS, np.array([1, 1, 2, 3, 1, 3, 3, 2]), np.array([2, 3, 0, 2, 1])),
     ),
 }
@@ -112,7 +113,7 @@ def test_a_twin_of_a_language_network(cell: str, inputs: int, tied: bool) -> Non
     """With an id that can only be read, and never is a target that counts; with carried states."""
     pytest.importorskip("torch")
     from benchmarks.quality.twins import twin_of
-    from fastlstm.tasks._language_network import LanguageNetwork
+    from fastlstm.tasks.language_model.network import LanguageNetwork
 
     rng = np.random.default_rng(8)
     network = LanguageNetwork(
@@ -159,7 +160,7 @@ def test_a_twin_of_translation(cell: str, bidirectional: bool, attention: str) -
 def test_no_twin_has_dropouts_that_torch_lacks() -> None:
     pytest.importorskip("torch")
     from benchmarks.quality.twins import twin_of
-    from fastlstm.tasks._language_network import LanguageNetwork
+    from fastlstm.tasks.language_model.network import LanguageNetwork
 
     for options in ({"locked_dropout": True}, {"weight_dropout": 0.1}):
         network = LanguageNetwork(
@@ -181,7 +182,7 @@ def test_a_long_run_that_was_cut_goes_on(
     from benchmarks.quality import kept
     from benchmarks.quality.torch_twin import by_torch
     from fastlstm.tasks import LanguageModel
-    from fastlstm.tasks._batches import StreamBatches
+    from fastlstm.tasks._base.batches import StreamBatches
 
     monkeypatch.setattr(kept, "FOLDER", tmp_path)
     monkeypatch.setattr(kept, "EVERY", 4)
@@ -284,7 +285,8 @@ def test_an_estimator_can_be_trained_by_torch_and_its_training_be_captured() -> 
     pytest.importorskip("sklearn")
     from benchmarks.quality.timing import Side, capture, our_step, torch_step
     from benchmarks.quality.torch_twin import TorchTrainer, by_torch
-    from fastlstm.tasks import SequenceClassifier, _estimator
+    from fastlstm.tasks import SequenceClassifier
+    from fastlstm.tasks._base import estimator as base
 
     rng = np.random.default_rng(0)
     X = [rng.standard_normal((length, 2)) for length in rng.integers(3, 9, 40)]
@@ -296,9 +298,9 @@ def test_an_estimator_can_be_trained_by_torch_and_its_training_be_captured() -> 
 
     ours = fit()
     with by_torch():
-        assert _estimator.Trainer is TorchTrainer
+        assert base.Trainer is TorchTrainer
         theirs = fit()
-    assert _estimator.Trainer is Trainer
+    assert base.Trainer is Trainer
     assert theirs.history_.losses == pytest.approx(ours.history_.losses, rel=1e-3)
     assert_close(theirs.predict_proba(X), ours.predict_proba(X), 1e-3)
 

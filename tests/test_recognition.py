@@ -19,13 +19,13 @@ from sklearn.exceptions import NotFittedError
 from fastlstm.decoding import ctc_beam_search, ctc_greedy
 from fastlstm.storage import FormatError
 from fastlstm.tasks import SequenceClassifier, SequenceRecognizer
-from fastlstm.tasks._batches import Ragged
-from fastlstm.tasks._networks import StepNetwork
-from fastlstm.tasks._ngram import NGram
-from fastlstm.tasks._transcripts import ctc
+from fastlstm.tasks._base.batches import Ragged
+from fastlstm.tasks._base.networks import StepNetwork
 from fastlstm.tasks.augmentation import SpecAugment, StrokeDistortion
 from fastlstm.tasks.features import strokes
 from fastlstm.tasks.metrics import edit_distance, error_rate
+from fastlstm.tasks.recognition.ngram import NGram
+from fastlstm.tasks.recognition.transcripts import ctc
 from tests.finite_differences import assert_gradients
 from tests.support import Array, assert_close, assert_same_bits, normal
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from fastlstm.tasks._search import Hypothesis, beam_search
+from fastlstm.tasks.translation.search import Hypothesis, beam_search
 from tests.support import Array
 
 BEGIN, END, OTHERS = 0, 1, (2, 3)

@@ -16,7 +16,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from fastlstm import _core, storage
 from fastlstm.storage import FormatError
 from fastlstm.tasks import SequenceClassifier, SequenceRegressor, SequenceTagger
-from fastlstm.tasks._estimator import Estimator
+from fastlstm.tasks._base.estimator import Estimator
 from tests.support import Array, assert_close, assert_same_bits
 
 SETTINGS = {

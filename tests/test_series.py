@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fastlstm.tasks._series import check_many, check_series
-from fastlstm.tasks._time_index import (
+from fastlstm.tasks.forecasting.series import check_many, check_series
+from fastlstm.tasks.forecasting.time_index import (
     calendar_features,
     calendar_width,
     check_index,

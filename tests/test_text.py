@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastlstm.tasks.text import (
+from fastlstm.tasks.text.tokenizer import (
     BEGIN,
     END,
     LEVELS,
@@ -223,7 +223,7 @@ def test_impossible_options_are_named(options: dict[str, Any], match: str) -> No
 
 FORKING = """
 import os
-from fastlstm.tasks.text import Tokenizer
+from fastlstm.tasks.text.tokenizer import Tokenizer
 tokenizer = Tokenizer.fit(["a dog, a cat"] * 50, level="subword", max_vocabulary=270)
 child = os.fork()
 if not child:

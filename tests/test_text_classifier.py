@@ -22,8 +22,8 @@ from sklearn.utils.class_weight import compute_class_weight
 import fastlstm
 from fastlstm.storage import FormatError
 from fastlstm.tasks import SequenceClassifier, TextClassifier
-from fastlstm.tasks._classes import class_weights
-from fastlstm.tasks._text_network import TextNetwork
+from fastlstm.tasks._base.supervision import class_weights
+from fastlstm.tasks.text.network import TextNetwork
 from tests.reviews import quick, reviews, small
 from tests.support import assert_same_bits
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastlstm.tasks._spelling import Spelling
-from fastlstm.tasks._text_network import TextNetwork, WordVectors
-from fastlstm.tasks._texts import Words
-from fastlstm.tasks.text import UNKNOWN
+from fastlstm.tasks.text.network import TextNetwork, WordVectors
+from fastlstm.tasks.text.spelling import Spelling
+from fastlstm.tasks.text.tokenizer import UNKNOWN
+from fastlstm.tasks.text.words import Words
 from tests.support import assert_same_bits
 
 

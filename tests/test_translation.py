@@ -17,9 +17,10 @@ from sklearn.exceptions import NotFittedError
 
 from fastlstm import _core
 from fastlstm.storage import FormatError
-from fastlstm.tasks import SequenceClassifier, Translator, translation
-from fastlstm.tasks._translation_network import TranslationBatch
-from fastlstm.tasks.text import BEGIN, END, PADDING, UNKNOWN
+from fastlstm.tasks import SequenceClassifier, Translator
+from fastlstm.tasks.text.tokenizer import BEGIN, END, PADDING, UNKNOWN
+from fastlstm.tasks.translation import translator as home
+from fastlstm.tasks.translation.network import TranslationBatch
 from tests.support import assert_same_bits
 
 LETTERS = "abcde"
@@ -133,7 +134,7 @@ def test_log_probabilities_are_those_of_the_translations(fitted: Translator) -> 
 
 
 def test_a_wide_beam_finds_the_best_of_all_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translation, "_SPARE", 1)  # tokens more than the sources', which have one
+    monkeypatch.setattr(home, "_SPARE", 1)  # tokens more than the sources', which have one
     translator = small(epochs=3).fit(["x", "y"], ["p", "q"])
     texts = [" ".join(words) for n in range(3) for words in itertools.product("pq", repeat=n)]
     found = translator.translate(["x", "y"], beam_size=7, n_best=7, length_penalty=0)
@@ -345,7 +346,7 @@ def interrupt_at(
             if len(made) == step:
                 interrupt(signal.SIGINT)
 
-    monkeypatch.setattr(translation, "TranslationBatch", Interrupting)
+    monkeypatch.setattr(home, "TranslationBatch", Interrupting)
     return made
 
 

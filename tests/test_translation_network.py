@@ -10,7 +10,7 @@ import pytest
 
 from fastlstm import _core
 from fastlstm.losses import softmax_cross_entropy
-from fastlstm.tasks._translation_network import (
+from fastlstm.tasks.translation.network import (
     Hypotheses,
     TranslationBatch,
     TranslationNetwork,

@@ -1,4 +1,4 @@
-"""_vocabularies: texts as ids and back, what unknown things cost, and writing piece by piece."""
+"""vocabularies: texts as ids and back, what unknown things cost, and writing piece by piece."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlstm.tasks._vocabularies import (
+from fastlstm.tasks.language_model.vocabularies import (
     CODE_POINTS,
     Characters,
     Tokens,
@@ -210,7 +210,7 @@ def test_an_unknown_character_costs_its_share() -> None:
 
 
 def test_tokens_are_made_of_words_or_pieces_alone() -> None:
-    from fastlstm.tasks.text import Tokenizer
+    from fastlstm.tasks.text.tokenizer import Tokenizer
 
     with pytest.raises(ValueError, match="level: expected one of"):
         Tokens(Tokenizer.fit(["ab"], level="char"))

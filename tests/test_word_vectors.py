@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from fastlstm.tasks import TextClassifier
-from fastlstm.tasks._corpus_vectors import (
+from fastlstm.tasks.text.corpus_vectors import (
     _information,
     _neighbours,
     _normalised,
     corpus_vectors,
 )
-from fastlstm.tasks._spelling import Spelling
-from fastlstm.tasks._texts import Texts
-from fastlstm.tasks._vectors import read_vectors
-from fastlstm.tasks.text import Tokenizer
+from fastlstm.tasks.text.spelling import Spelling
+from fastlstm.tasks.text.tokenizer import Tokenizer
+from fastlstm.tasks.text.vector_files import read_vectors
+from fastlstm.tasks.text.words import Texts
 from tests.reviews import quick, small
 
 

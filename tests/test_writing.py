@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastlstm.tasks import LanguageModel
-from fastlstm.tasks._writing import Drawing, Reader
+from fastlstm.tasks.language_model.writing import Drawing, Reader
 from tests.support import Array, assert_close
 from tests.test_language_model import ENGLISH, LEVELS, plain_logits, untrained
 

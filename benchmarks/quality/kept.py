@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.rivals import Seconds
-from fastlstm.tasks import LanguageModel, _estimator, language_model
+from fastlstm.tasks import LanguageModel
+from fastlstm.tasks._base import estimator as base
+from fastlstm.tasks.language_model import model as language_model
 
 FOLDER = Path("build/quality")
 # Steps from one checkpoint to the next.
@@ -34,7 +36,7 @@ def fit_by_epochs(name: str, estimator: Any, *parts: Any) -> Seconds:
 
     What it is fitted on must be told apart by its lengths.
     """
-    run = [estimator.get_params(), _estimator.Trainer.__name__, *map(len, parts)]
+    run = [estimator.get_params(), base.Trainer.__name__, *map(len, parts)]
     return timed(name, run, lambda checkpoint: estimator.fit(*parts, checkpoint=checkpoint))
 
 

@@ -12,6 +12,8 @@ from benchmarks.quality.timing import Training, capture
 
 # A run on a slice of the data has so few epochs.
 SMALL = {"epochs": 2}
+# Arguments that are no settings: of each run its own, or without a say in what is learnt.
+_FREE = ("random_state", "verbose")
 
 
 class Seconds(float):
@@ -64,7 +66,7 @@ def rivals(
                 return Outcome(scored.value, seconds, scored.further)
             return Outcome(scored, seconds)
 
-        return System(run, {**own, **(further or {})})
+        return System(run, {**_arguments(make(**own)), **(further or {})})
 
     return {
         OURS: system("lstm", torch=False),
@@ -86,6 +88,12 @@ def training_of(
         return capture(lambda: fit(make(random_state=0, **settings), part))
 
     return training
+
+
+def _arguments(estimator: Any) -> dict[str, Any]:
+    """All of an estimator's arguments that have a say in what it learns: also the defaults."""
+    arguments = estimator.get_params()
+    return {name: arguments[name] for name in arguments if name not in _FREE}
 
 
 def _by_torch() -> Any:

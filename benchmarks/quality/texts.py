@@ -1,4 +1,4 @@
-"""TextClassifier as a system of the tasks of texts: with its defaults, spelt out."""
+"""TextClassifier as a system of the tasks of texts: with its defaults."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ from benchmarks.quality.rivals import rivals, training_of
 from benchmarks.quality.timing import Training
 from fastlstm.tasks import TextClassifier
 
-# A run whose defaults were others is done again.
-SETTINGS: dict[str, Any] = {
-    name: value
-    for name, value in TextClassifier().get_params().items()
-    if name not in ("random_state", "verbose")
-}
+# The defaults.
+SETTINGS: dict[str, Any] = {}
 
 
 def systems(read: Callable[[bool], tuple[Texts, Texts]]) -> dict[str, System]:

@@ -21,13 +21,15 @@ from fastlstm import losses
 from fastlstm.layers import Linear
 from fastlstm.pooling import Pooling
 from fastlstm.rnn import RNN
-from fastlstm.tasks import _classes, _networks, _transcripts, sequences
-from fastlstm.tasks._forecast_network import ForecastNetwork
-from fastlstm.tasks._language_network import LanguageNetwork
-from fastlstm.tasks._text_network import TextNetwork, WordVectors
-from fastlstm.tasks._texts import Words
-from fastlstm.tasks._translation_network import TranslationBatch, TranslationNetwork
-from fastlstm.tasks.text import UNKNOWN
+from fastlstm.tasks._base import networks, supervision
+from fastlstm.tasks.forecasting.network import ForecastNetwork
+from fastlstm.tasks.language_model.network import LanguageNetwork
+from fastlstm.tasks.recognition import transcripts
+from fastlstm.tasks.sequences import whole
+from fastlstm.tasks.text.network import TextNetwork, WordVectors
+from fastlstm.tasks.text.tokenizer import UNKNOWN
+from fastlstm.tasks.text.words import Words
+from fastlstm.tasks.translation.network import TranslationBatch, TranslationNetwork
 
 Array = NDArray[Any]
 
@@ -72,15 +74,15 @@ def ctc(logits: Tensor, target: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Of padded logits (T, B, C)."""
     lengths, labels, sizes = target
     log_probs = functional.log_softmax(logits, 2)
-    return functional.ctc_loss(log_probs, labels, lengths, sizes, blank=_transcripts.BLANK)
+    return functional.ctc_loss(log_probs, labels, lengths, sizes, blank=transcripts.BLANK)
 
 
 LOSSES: dict[Any, Callable[[Tensor, Any], Tensor]] = {
     losses.softmax_cross_entropy: functional.cross_entropy,
     losses.mean_squared_error: functional.mse_loss,
-    _classes.cross_entropy: weighted_cross_entropy,
-    sequences._squared_error: weighted_squared_error,
-    _transcripts.ctc: ctc,
+    supervision.cross_entropy: weighted_cross_entropy,
+    whole._squared_error: weighted_squared_error,
+    transcripts.ctc: ctc,
 }
 # Those that a StepTwin gives its padded outputs, and not the rows of the valid steps.
 OF_PADDED = {ctc}
@@ -96,7 +98,7 @@ def tensors_of(batch: Any) -> Any:
 class EncoderTwin(nn.Module):
     """Of `Encoder`: embedding, dropout, LSTM or RNN over packed sequences, dropout."""
 
-    def __init__(self, encoder: _networks.Encoder) -> None:
+    def __init__(self, encoder: networks.Encoder) -> None:
         super().__init__()
         table, layer = encoder.embedding, encoder.recurrent
         self.embedding = (
@@ -180,7 +182,7 @@ def linear_twin(layer: Linear) -> nn.Linear:
 class PooledTwin(Twin):
     """Of `PooledNetwork`."""
 
-    def __init__(self, network: _networks.PooledNetwork) -> None:
+    def __init__(self, network: networks.PooledNetwork) -> None:
         super().__init__()
         self.encoder = EncoderTwin(network.encoder)
         self.pooling = PoolingTwin(network.pooling)
@@ -243,7 +245,7 @@ class TextTwin(Twin):
 class StepTwin(Twin):
     """Of `StepNetwork`."""
 
-    def __init__(self, network: _networks.StepNetwork) -> None:
+    def __init__(self, network: networks.StepNetwork) -> None:
         super().__init__()
         self.encoder = EncoderTwin(network.encoder)
         self.head = linear_twin(network.head)
@@ -428,9 +430,9 @@ def _register(kind: type, twin: Callable[[Any], Twin]) -> None:
         return made
 
 
-_register(_networks.PooledNetwork, PooledTwin)
+_register(networks.PooledNetwork, PooledTwin)
 _register(TextNetwork, TextTwin)
-_register(_networks.StepNetwork, StepTwin)
+_register(networks.StepNetwork, StepTwin)
 _register(LanguageNetwork, LanguageTwin)
 _register(ForecastNetwork, ForecastTwin)
 _register(TranslationNetwork, TranslationTwin)

@@ -20,8 +20,8 @@ from fastlstm import checkpoints, storage
 from fastlstm.interop import keras, onnx, torch
 from fastlstm.storage import FormatError
 from fastlstm.tasks import LanguageModel, SequenceClassifier, SequenceRegressor, SequenceTagger
-from fastlstm.tasks.forecasting import Forecaster
-from fastlstm.tasks.recognition import SequenceRecognizer
+from fastlstm.tasks.forecasting.forecaster import Forecaster
+from fastlstm.tasks.recognition.recognizer import SequenceRecognizer
 from tests.fuzz.mutations import mutate
 from tests.fuzz.structures import (
     dump,

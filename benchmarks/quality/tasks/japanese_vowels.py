@@ -1,6 +1,7 @@
 """Who says /ae/: nine speakers, 12 cepstral coefficients a frame, 7 to 29 frames.
 
-The estimator's arguments were chosen by cross-validation within TRAIN.
+Pooling and noise were chosen by cross-validation within TRAIN, each fold a stretch of the recording
+as TEST is; all else is a default.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from benchmarks.quality.harness import PLAIN, Outcome, Task, ahead_of, at_least,
 from benchmarks.quality.rivals import rivals, training_of
 from fastlstm.tasks import SequenceClassifier
 
-# Each utterance is trained on as it is, and with noise of half a deviation in so many copies more.
-COPIES, NOISE = 4, 0.5
 SETTINGS = {
     "hidden_size": 64,
-    "epochs": 12,
-    "batch_size": 16,
+    "pooling": "attention",
+    "noise": 0.7,
     "dropout": 0.2,
+    "epochs": 50,
+    "batch_size": 16,
     "validation_fraction": 0.0,
 }
 
@@ -35,14 +36,7 @@ def read(small: bool) -> tuple[Labelled, Labelled]:
 
 
 def fit(classifier: SequenceClassifier, part: Labelled) -> None:
-    rng = np.random.default_rng(classifier.random_state)
-    deviation = NOISE * np.concatenate(part.sequences).std(axis=0)
-    noisy = [
-        x + deviation * rng.standard_normal(x.shape) for _ in range(COPIES) for x in part.sequences
-    ]
-    # The copies have the noise already.
-    classifier.set_params(noise=0.0)
-    classifier.fit([*part.sequences, *noisy], np.tile(part.labels, 1 + COPIES))
+    classifier.fit(part.sequences, part.labels)
 
 
 def score(classifier: SequenceClassifier, part: Labelled) -> float:
@@ -60,14 +54,7 @@ TASK = Task(
     metric="accuracy on TEST",
     higher_is_better=True,
     percent=True,
-    systems=rivals(
-        SequenceClassifier,
-        SETTINGS,
-        read,
-        fit,
-        score,
-        further={"copies": COPIES, "noise": NOISE},
-    )
+    systems=rivals(SequenceClassifier, SETTINGS, read, fit, score)
     | {
         "Gaussian HMMs": baseline(hidden_markov, states=[2, 4, 6, 8]),
         "nearest neighbour, DTW": baseline(

@@ -23,7 +23,7 @@ from fastlstm.cli.models import (
 )
 from fastlstm.cli.series import read_frames
 from fastlstm.cli.tables import write_rows
-from fastlstm.tasks._time_index import import_pandas
+from fastlstm.tasks.forecasting.time_index import import_pandas
 
 if TYPE_CHECKING:
     from fastlstm.tasks import Forecaster

@@ -228,7 +228,7 @@ def _check_length(corpus: Corpus, settings: Settings) -> None:
 
 
 def _resumed_settings(path: Path, given: dict[str, Any], corpus: Corpus) -> Settings:
-    from fastlstm.tasks.language_model import fingerprint
+    from fastlstm.tasks.language_model.model import fingerprint
 
     try:
         saved = checkpoints.load(path).settings[ABOUT]

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastlstm.cli.errors import CommandError
 from fastlstm.cli.tables import read_table
-from fastlstm.tasks._time_index import check_index, import_pandas
+from fastlstm.tasks.forecasting.time_index import check_index, import_pandas
 
 Rows = Sequence[Mapping[str, Any]]
 

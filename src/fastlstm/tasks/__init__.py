@@ -7,7 +7,7 @@ each is imported when it is first asked for.
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
-from fastlstm.tasks._batches import StreamBatches as StreamBatches
+from fastlstm.tasks._base.batches import StreamBatches as StreamBatches
 from fastlstm.tasks.corpus import CorpusError as CorpusError
 
 if TYPE_CHECKING:
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from fastlstm.tasks.recognition import SequenceRecognizer as SequenceRecognizer
     from fastlstm.tasks.sequences import SequenceClassifier as SequenceClassifier
     from fastlstm.tasks.sequences import SequenceRegressor as SequenceRegressor
-    from fastlstm.tasks.tagging import SequenceTagger as SequenceTagger
-    from fastlstm.tasks.text_classifier import TextClassifier as TextClassifier
+    from fastlstm.tasks.sequences import SequenceTagger as SequenceTagger
+    from fastlstm.tasks.text.classifier import TextClassifier as TextClassifier
     from fastlstm.tasks.translation import Translation as Translation
     from fastlstm.tasks.translation import Translator as Translator
 
 _HOMES = {
     "Forecaster": "forecasting",
-    "SequenceRecognizer": "recognition",
     "LanguageModel": "language_model",
     "SequenceClassifier": "sequences",
+    "SequenceRecognizer": "recognition",
     "SequenceRegressor": "sequences",
-    "SequenceTagger": "tagging",
-    "TextClassifier": "text_classifier",
+    "SequenceTagger": "sequences",
+    "TextClassifier": "text.classifier",
     "Translation": "translation",
     "Translator": "translation",
 }

@@ -1,0 +1,1 @@
+"""What the estimators share: scikit-learn's habits, networks, batches, input and its scaling."""
