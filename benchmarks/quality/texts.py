@@ -1,4 +1,4 @@
-"""TextClassifier as a system of the tasks of texts: with its defaults."""
+"""TextClassifier as a system of the tasks of texts: its defaults, but for what a task names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from benchmarks.quality.rivals import rivals, training_of
 from benchmarks.quality.timing import Training
 from fastlstm.tasks import TextClassifier
 
-# The defaults.
-SETTINGS: dict[str, Any] = {}
 
-
-def systems(read: Callable[[bool], tuple[Texts, Texts]]) -> dict[str, System]:
+def systems(read: Callable[[bool], tuple[Texts, Texts]], **settings: Any) -> dict[str, System]:
     """fastlstm, a plain RNN and torch."""
-    return rivals(TextClassifier, SETTINGS, read, _fit, _score)
+    return rivals(TextClassifier, settings, read, _fit, _score)
 
 
 def systems_by_fold(read: Callable[[bool, int], tuple[Texts, Texts]]) -> dict[str, System]:
@@ -33,9 +30,11 @@ def systems_by_fold(read: Callable[[bool, int], tuple[Texts, Texts]]) -> dict[st
     return {name: in_fold(name, system) for name, system in found.items()}
 
 
-def training(read: Callable[[bool], tuple[Texts, Texts]]) -> Callable[[bool], Training]:
+def training(
+    read: Callable[[bool], tuple[Texts, Texts]], **settings: Any
+) -> Callable[[bool], Training]:
     """What `--time` steps through."""
-    return training_of(TextClassifier, SETTINGS, read, _fit)
+    return training_of(TextClassifier, settings, read, _fit)
 
 
 def _fit(classifier: TextClassifier, part: Texts) -> None:
