@@ -175,6 +175,7 @@ def test_the_table_has_means_published_figures_bars_and_times(tmp_path: Path) ->
     assert text.count("times as long") == 1
     assert not report.all_met(task, record)
     page = report.markdown([(task, record)])
+    assert "| Made up | accuracy | **91.00 ± 0.58 %** |  | 71.00 ± 0.58 % | 80.00 % (bag) |" in page
     assert "| **fastlstm** | **91.00 ± 0.58 %** | 3 | 2 |" in page
     assert "| geometric mean | 2 | | | **1.50** |" in page
 

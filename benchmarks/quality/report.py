@@ -129,7 +129,27 @@ def markdown(tasks: list[tuple[Task, Mapping[str, Any]]]) -> str:
         if OURS in found or TORCH in found:
             lines.append(f"![{task.title}, every run](quality/{task.name}.png)\n")
         parts.append("\n".join(lines))
-    return "\n".join([*parts, _speed(tasks)])
+    return "\n".join([_overview(tasks), *parts, _speed(tasks)])
+
+
+def _overview(tasks: list[tuple[Task, Mapping[str, Any]]]) -> str:
+    """A row for each task: our figure, torch's, a plain RNN's, and the best baseline's."""
+    lines = ["### In short\n", "| task | | fastlstm | torch | plain RNN | best baseline |"]
+    lines.append("|---|---|---|---|---|---|")
+    for task, record in tasks:
+        found = summaries(task, record)
+        if OURS not in found:
+            continue
+        networks = [
+            show_summary(task, found[name]) if name in found else "" for name in (TORCH, PLAIN)
+        ]
+        others = {name: one for name, one in found.items() if name not in (OURS, TORCH, PLAIN)}
+        sign = 1 if task.higher_is_better else -1
+        best = max(others, key=lambda name: sign * others[name].mean, default=None)
+        baseline = f"{show_summary(task, others[best])} ({best})" if best else ""
+        cells = [task.title, task.metric, f"**{show_summary(task, found[OURS])}**"]
+        lines.append(f"| {' | '.join([*cells, *networks, baseline])} |")
+    return "\n".join(lines) + "\n"
 
 
 def _speed(tasks: list[tuple[Task, Mapping[str, Any]]]) -> str:
