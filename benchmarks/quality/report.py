@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.harness import (
+    ELMAN,
     OURS,
     PLAIN,
     RESULTS,
@@ -32,6 +33,7 @@ from benchmarks.quality.tasks import NAMES, load
 PAGE = Path(__file__).parents[2] / "docs" / "quality.md"
 BEGIN = "<!-- results: written by python -m benchmarks.quality.report -->\n"
 END = "<!-- end of results -->\n"
+NETWORKS = (OURS, TORCH, PLAIN, ELMAN)
 VERDICTS = {True: "met", False: "MISSED", None: "open"}
 
 
@@ -63,7 +65,7 @@ def rows(task: Task, record: Mapping[str, Any]) -> Iterator[tuple[str, str, str,
     What a baseline takes, which also tries what it has to choose, is beside the point.
     """
     for name, summary in summaries(task, record).items():
-        network = name in (OURS, PLAIN, TORCH)
+        network = name in NETWORKS
         seconds = f"{statistics.median(summary.seconds):.0f}" if network else ""
         yield name, show_summary(task, summary), str(len(summary.values)), seconds
     for source, value in task.published.items():
@@ -143,7 +145,7 @@ def _overview(tasks: list[tuple[Task, Mapping[str, Any]]]) -> str:
         networks = [
             show_summary(task, found[name]) if name in found else "" for name in (TORCH, PLAIN)
         ]
-        others = {name: one for name, one in found.items() if name not in (OURS, TORCH, PLAIN)}
+        others = {name: one for name, one in found.items() if name not in NETWORKS}
         sign = 1 if task.higher_is_better else -1
         best = max(others, key=lambda name: sign * others[name].mean, default=None)
         baseline = f"{show_summary(task, others[best])} ({best})" if best else ""

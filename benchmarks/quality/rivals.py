@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from benchmarks.quality.harness import OURS, PLAIN, TORCH, Outcome, System
+from benchmarks.quality.harness import ELMAN, OURS, PLAIN, TORCH, Outcome, System
 from benchmarks.quality.timing import Training, capture
 
 # A run on a slice of the data has so few epochs.
@@ -30,14 +30,14 @@ def rivals(
     small: Mapping[str, Any] = SMALL,
     further: Mapping[str, Any] | None = None,
 ) -> dict[str, System]:
-    """The three systems.
+    """fastlstm, the same with plain recurrent layers, and torch; a classifier's simple RNN.
 
     Parameters
     ----------
     make : callable
         ``make(random_state=seed, **settings)``: an estimator with an argument `cell`.
     settings : mapping
-        Its arguments, which all three share.
+        Its arguments, which all share; only the simple RNN has one direction, and no pooling.
     read : callable
         ``read(small)``: training part and test part.
     fit, score : callable
@@ -49,8 +49,8 @@ def rivals(
         Settings of `fit` that are none of the estimator's.
     """
 
-    def system(cell: str, *, torch: bool) -> System:
-        own = {**settings, "cell": cell}
+    def system(cell: str, *, torch: bool = False, **other: Any) -> System:
+        own = {**settings, "cell": cell, **other}
 
         def run(seed: int, is_small: bool) -> Outcome:
             training, test = read(is_small)
@@ -68,11 +68,10 @@ def rivals(
 
         return System(run, {**_arguments(make(**own)), **(further or {})})
 
-    return {
-        OURS: system("lstm", torch=False),
-        PLAIN: system("rnn", torch=False),
-        TORCH: system("lstm", torch=True),
-    }
+    found = {OURS: system("lstm"), PLAIN: system("rnn"), TORCH: system("lstm", torch=True)}
+    if "pooling" in make().get_params():
+        found[ELMAN] = system("rnn", pooling="last", bidirectional=False)
+    return found
 
 
 def training_of(

@@ -104,7 +104,7 @@ TASK = Task(
         at_least(31),
         greedy_within(1.5),
         within(2400),
-        ahead_of(PLAIN, LEXICON, higher_is_better=True),
+        *ahead_of(PLAIN, LEXICON, higher_is_better=True),
         close_to(TORCH, 0.5, higher_is_better=True),
     ],
     published={"GRU with attention (bentrevett's tutorial 4; other tokens)": 28.8},

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.quality import baselines, data
 from benchmarks.quality.data import Drawing, Labelled
-from benchmarks.quality.harness import PLAIN, Outcome, Task, ahead_of, baseline
+from benchmarks.quality.harness import ELMAN, PLAIN, Outcome, Task, ahead_of, baseline
 from benchmarks.quality.rivals import rivals, training_of
 from fastlstm.tasks import SequenceClassifier
 from fastlstm.tasks.augmentation import StrokeDistortion
@@ -88,6 +88,6 @@ TASK = Task(
             lambda small: Outcome(baselines.nearest_neighbour(*places(small)))
         ),
     },
-    bars=[ahead_of(PLAIN, HMM, DTW, higher_is_better=True)],
+    bars=ahead_of(PLAIN, ELMAN, HMM, DTW, higher_is_better=True),
     training=training_of(SequenceClassifier, SETTINGS, read, fit),
 )

@@ -86,6 +86,6 @@ TASK = Task(
     percent=True,
     settings={"strings": [TRAINING, TEST]},
     systems=rivals(SequenceRecognizer, SETTINGS, read, fit, score),
-    bars=[at_most(0.04), ahead_of(PLAIN, higher_is_better=False)],
+    bars=[at_most(0.04), *ahead_of(PLAIN, higher_is_better=False)],
     training=training_of(SequenceRecognizer, SETTINGS, read, fit),
 )
