@@ -27,7 +27,7 @@ ORDER = 5
 # Of the size of Zaremba, Sutskever & Vinyals 2014's small model.
 SETTINGS: dict[str, Any] = {
     "level": "whitespace", "hidden_size": 200, "num_layers": 2, "tied": True, "dropout": 0.3,
-    "input_dropout": 0.2, "batch_size": 20, "sequence_length": 35, "epochs": 12,
+    "input_dropout": 0.2, "batch_size": 20, "sequence_length": 35, "epochs": 9,
     "learning_rate": 2e-3,
 }  # fmt: skip
 SMALL = {"epochs": 1, "hidden_size": 16, "num_layers": 1}
