@@ -69,7 +69,7 @@ def rivals(
         return System(run, {**_arguments(make(**own)), **(further or {})})
 
     found = {OURS: system("lstm"), PLAIN: system("rnn"), TORCH: system("lstm", torch=True)}
-    if "pooling" in make().get_params():
+    if "pooling" in found[OURS].settings:
         found[ELMAN] = system("rnn", pooling="last", bidirectional=False)
     return found
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+from benchmarks.quality import baselines
 from benchmarks.quality.data import Texts
-from benchmarks.quality.harness import System
+from benchmarks.quality.harness import Outcome, System
 from benchmarks.quality.rivals import rivals, training_of
 from benchmarks.quality.timing import Training
 from fastlstm.tasks import TextClassifier
@@ -28,6 +30,21 @@ def systems_by_fold(read: Callable[[bool, int], tuple[Texts, Texts]]) -> dict[st
 
     found = systems(lambda small: read(small, 0))
     return {name: in_fold(name, system) for name, system in found.items()}
+
+
+def ngrams(
+    read: Callable[[int, bool], tuple[Texts, Texts]], *, seeds: int | None = 1
+) -> dict[str, System]:
+    """The baselines, ``read(seed, small)``; as many runs as `System` says, without chance one."""
+
+    @cache
+    def bags(seed: int, small: bool) -> dict[str, float]:
+        return baselines.bags_of_ngrams(*read(seed, small))
+
+    def system(model: str) -> System:
+        return System(lambda seed, small: Outcome(bags(seed, small)[model]), seeds=seeds)
+
+    return {f"n-grams, {model}": system(model) for model in ("logistic regression", "naive Bayes")}
 
 
 def training(

@@ -15,6 +15,7 @@ from benchmarks.quality.data import Array, Labelled
 from benchmarks.quality.harness import ELMAN, PLAIN, Outcome, Task, ahead_of, baseline, close_to
 from benchmarks.quality.rivals import rivals, training_of
 from fastlstm.tasks import SequenceClassifier
+from fastlstm.tasks.augmentation import random_slant
 
 SETTINGS = {
     "hidden_size": 64,
@@ -39,9 +40,7 @@ def read(small: bool) -> tuple[Labelled, Labelled]:
 
 def another_hand(places: Array, rng: np.random.Generator) -> Array:
     """Pen positions (8, 2) turned, slanted and shaken, and stretched to their box of 100 again."""
-    turn, shear = rng.normal(0, HAND["rotation"]), rng.normal(0, HAND["shear"])
-    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    drawn = places @ (matrix @ np.array([[1, shear], [0, 1]])).T
+    drawn = places @ random_slant(rng, HAND["rotation"], HAND["shear"]).T
     drawn += rng.normal(0, 100 * HAND["tremble"], drawn.shape)
     drawn -= drawn.min(axis=0)
     return np.asarray(100 * drawn / np.maximum(drawn.max(axis=0), 1e-9))

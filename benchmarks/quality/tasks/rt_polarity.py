@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
-from benchmarks.quality import baselines, data, texts
+from benchmarks.quality import data, texts
 from benchmarks.quality.data import Texts
-from benchmarks.quality.harness import ELMAN, PLAIN, Outcome, System, Task, ahead_of, at_least
+from benchmarks.quality.harness import ELMAN, PLAIN, Task, ahead_of, at_least
 
 
 def read(small: bool, fold: int = 0) -> tuple[Texts, Texts]:
@@ -19,15 +17,7 @@ def read(small: bool, fold: int = 0) -> tuple[Texts, Texts]:
     return training, test
 
 
-@cache
-def bags(fold: int, small: bool) -> dict[str, float]:
-    return baselines.bags_of_ngrams(*read(small, fold))
-
-
-BASELINES = {
-    f"n-grams, {model}": System(lambda fold, small, model=model: Outcome(bags(fold, small)[model]))
-    for model in ("logistic regression", "naive Bayes")
-}
+BASELINES = texts.ngrams(lambda fold, small: read(small, fold), seeds=None)
 
 TASK = Task(
     name="rt_polarity",

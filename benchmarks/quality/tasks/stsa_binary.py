@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 
-from benchmarks.quality import baselines, data, texts
+from benchmarks.quality import data, texts
 from benchmarks.quality.data import Texts
-from benchmarks.quality.harness import ELMAN, PLAIN, Outcome, Task, ahead_of, at_least, baseline
+from benchmarks.quality.harness import ELMAN, PLAIN, Task, ahead_of, at_least
 
 
 @cache
@@ -19,15 +19,7 @@ def read(small: bool) -> tuple[Texts, Texts]:
     return training, test
 
 
-@cache
-def bags(small: bool) -> dict[str, float]:
-    return baselines.bags_of_ngrams(*read(small))
-
-
-BASELINES = {
-    f"n-grams, {model}": baseline(lambda small, model=model: Outcome(bags(small)[model]))
-    for model in ("logistic regression", "naive Bayes")
-}
+BASELINES = texts.ngrams(lambda _seed, small: read(small))
 
 TASK = Task(
     name="stsa_binary",

@@ -108,10 +108,8 @@ class StrokeDistortion:
             raise ValueError(
                 f"sequence: expected {_STROKES} features, as of strokes, got {sequence.shape[1]}"
             )
-        turn = rng.normal(0, self.rotation)
-        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        slant = np.array([[1, rng.normal(0, self.shear)], [0, 1]])
-        matrix = rotation @ slant * np.exp(rng.normal(0, self.scale, 2))
+        matrix = random_slant(rng, self.rotation, self.shear)
+        matrix = matrix * np.exp(rng.normal(0, self.scale, 2))
         distorted = self._rearranged(sequence, rng)
         places = distorted[:, 4:]
         places[:] = places @ matrix.T + rng.normal(0, self.shift, 2)
@@ -132,6 +130,27 @@ class StrokeDistortion:
         copy[ends - 1, 3] = 1
         copy[np.concatenate([[0], ends[:-1]]), 2] = 1
         return copy
+
+
+def random_slant(rng: np.random.Generator, rotation: float, shear: float) -> Array:
+    """What slants and turns the places of a pen, for an `augment` of one's own.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    rotation, shear : float
+        As StrokeDistortion has them.
+
+    Returns
+    -------
+    ndarray (2, 2) of float64
+        M of ``places @ M.T``, for places (n, 2).
+    """
+    turn = rng.normal(0, rotation)
+    turned = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    slanted = np.array([[1, rng.normal(0, shear)], [0, 1]])
+    matrix: Array = turned @ slanted
+    return matrix
 
 
 def _stretch(rng: np.random.Generator, count: int, widest: int) -> slice:
