@@ -52,6 +52,7 @@ def test_settings_reach_the_model(desk: Desk) -> None:
     options = {
         "--level": "word", "--vocabulary": 30, "--min-frequency": 3, "--layers": 2,
         "--dropout": 0.1, "--input-dropout": 0.2, "--weight-dropout": 0.3, "--weight-decay": 0.01,
+        "--optimiser": "sgd", "--lr": 2, "--max-norm": 0.25,
     }  # fmt: skip
     given = [word for pair in options.items() for word in pair]
     out = ("--out", desk.model, "--tied", "--locked-dropout", *WORDS, "--steps", 2)
@@ -62,7 +63,8 @@ def test_settings_reach_the_model(desk: Desk) -> None:
         "level": "word", "max_vocabulary": 30, "min_frequency": 3, "num_layers": 2, "tied": True,
         "dropout": 0.1, "input_dropout": 0.2, "weight_dropout": 0.3, "locked_dropout": True,
         "weight_decay": 0.01, "hidden_size": 12, "batch_size": 4, "sequence_length": 8,
-        "steps": 2, "learning_rate": 4e-3, "random_state": 0, "embedding_size": None,
+        "steps": 2, "learning_rate": 2, "random_state": 0, "embedding_size": None,
+        "optimiser": "sgd", "max_norm": 0.25,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected
     assert model.vocabulary_.outputs <= 32
@@ -88,7 +90,7 @@ def test_what_contradicts_itself_is_refused(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["--level", "letter"], ["--weight-decay", "-1"], ["--input-dropout", "1"],
-     ["--vocabulary", "0"], ["--min-frequency", "0"]],
+     ["--vocabulary", "0"], ["--min-frequency", "0"], ["--optimiser", "lion"], ["--max-norm", "0"]],
 )  # fmt: skip
 def test_wrong_settings_end_with_status_2(desk: Desk, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:

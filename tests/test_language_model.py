@@ -167,6 +167,17 @@ def test_every_level_learns(level: str) -> None:
     assert len(model.vocabulary_.encode(ENGLISH)) > 5
 
 
+def test_descent_moves_by_the_learning_rate_times_the_norm() -> None:
+    """Of one step whose gradients are scaled down; AdamW would move all weights by its rate."""
+    model = LanguageModel(
+        optimiser="sgd", learning_rate=2, max_norm=1e-2, steps=1, validation_fraction=0, **SMALL
+    )
+    before = model._start([ENGLISH * 9], model._new_seed()).parameters()
+    after = model.fit(ENGLISH * 9).network_.parameters()
+    moved = [np.square(after[name] - before[name]).sum() for name in before]
+    np.testing.assert_allclose(np.sqrt(np.sum(moved)), 2 * 1e-2, rtol=1e-4)
+
+
 def test_the_seed_decides() -> None:
     options = {"steps": 5, "dropout": 0.3, "input_dropout": 0.2, **SMALL}
     first, same, other = (
@@ -331,6 +342,8 @@ def test_blanks_cannot_be_learnt_as_words() -> None:
         ({"steps": 0}, "steps"),
         ({"batch_size": 0}, "batch_size"),
         ({"sequence_length": 0}, "sequence_length"),
+        ({"optimiser": "lion"}, "optimiser: expected one of adamw, sgd"),
+        ({"optimiser": ["sgd"]}, "optimiser"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"weight_decay": -1}, "weight_decay"),
         ({"max_norm": 0}, "max_norm"),

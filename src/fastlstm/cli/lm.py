@@ -63,6 +63,7 @@ examples:
   fastlstm lm evaluate words.safetensors chapter.txt --dynamic
       also of a model that learns from each part of the text once it was measured on it
 """
+CHOICES = {"level": tuple(UNITS), "optimiser": ("adamw", "sgd")}
 # The help of each field of Settings, in the order in which it is shown.
 SETTINGS_HELP = {
     "steps": "steps of training; each one reads --batch times --sequence characters (or words)",
@@ -76,8 +77,10 @@ SETTINGS_HELP = {
     "tied": "let the embeddings be the output's weights, too: for words",
     "batch": "places of the text that are read at the same time (fewer for a short text)",
     "sequence": "characters over which a step looks back (truncated backpropagation through time)",
+    "optimiser": "adamw, or sgd, which wants a far higher --lr and a smaller --max-norm",
     "lr": "the highest learning rate; it rises at first and falls along a cosine to 0",
-    "weight_decay": "how much the weights shrink by themselves (AdamW)",
+    "weight_decay": "how much the weights shrink by themselves",
+    "max_norm": "gradients of a larger norm are scaled down to it",
     "dropout": "part of the units' outputs that is dropped, against overfitting a small text",
     "input_dropout": "part of the embeddings' numbers that is dropped",
     "locked_dropout": "drop the same ones at all places of a sequence",
@@ -136,13 +139,15 @@ def _add_setting(train: Any, name: str, default: Any) -> None:
     kind: Any = whole(1)
     if name == "seed":
         kind = whole(0)
-    elif name in ("lr", "weight_decay"):
-        kind = real(above=0) if name == "lr" else real(least=0)
+    elif name in ("lr", "max_norm"):
+        kind = real(above=0)
+    elif name == "weight_decay":
+        kind = real(least=0)
     elif name.endswith("dropout"):
         kind = real(least=0, below=1)
     given = "" if default is None else f" (default: {default})"
-    if name == "level":
-        train.add_argument(option, choices=tuple(UNITS), help=words + given)
+    if name in CHOICES:
+        train.add_argument(option, choices=CHOICES[name], help=words + given)
     else:
         metavar = "X" if isinstance(default, float) else "N"
         train.add_argument(option, type=kind, metavar=metavar, help=words + given)

@@ -53,8 +53,10 @@ class Settings:
     tied: bool = False
     batch: int = 32
     sequence: int = 64
+    optimiser: str = "adamw"
     lr: float = 4e-3
     weight_decay: float = 0.0
+    max_norm: float = 1.0
     dropout: float = 0.0
     input_dropout: float = 0.0
     locked_dropout: bool = False

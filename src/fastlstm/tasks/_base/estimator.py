@@ -16,7 +16,7 @@ import numpy as np
 
 from fastlstm import storage
 from fastlstm._validate import Array, check_names, check_number, check_size
-from fastlstm.optim import AdamW
+from fastlstm.optim import SGD, AdamW
 from fastlstm.schedules import cosine
 from fastlstm.storage import FormatError
 from fastlstm.tasks._base.batches import ShuffledBatches
@@ -62,7 +62,7 @@ class Estimator(BaseEstimator):
     network_: Any
     history_: History
     # Of partial_fit, which goes on where it was.
-    _optimiser: AdamW | None = None
+    _optimiser: AdamW | SGD | None = None
     _seed: int
 
     def _keep(self, arguments: dict[str, Any]) -> None:
@@ -227,7 +227,7 @@ class Estimator(BaseEstimator):
         finally:
             self.history_.losses.extend(trainer.history.losses)
 
-    def _new_optimiser(self, network: Network) -> AdamW:
+    def _new_optimiser(self, network: Network) -> AdamW | SGD:
         return AdamW(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
 
     def _split(

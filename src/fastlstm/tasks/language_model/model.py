@@ -13,9 +13,10 @@ import numpy as np
 
 from fastlstm import storage
 from fastlstm._validate import Array, check_flag, check_number, check_size
+from fastlstm.optim import SGD, AdamW
 from fastlstm.schedules import cosine
 from fastlstm.tasks._base.batches import StreamBatches
-from fastlstm.tasks._base.networks import Start
+from fastlstm.tasks._base.networks import Network, Start
 from fastlstm.tasks.language_model.character_models import upgraded
 from fastlstm.tasks.language_model.network import LanguageNetwork, parameters_of
 from fastlstm.tasks.language_model.use import LanguageUse, Texts, as_list, joined
@@ -33,6 +34,7 @@ _RESET = 2048
 # Validations in a run; fewer where they would take long.
 _VALIDATIONS = 20
 _UNITS = {"char": "character", "word": "word", "whitespace": "word", "subword": "piece"}
+_OPTIMISERS: dict[str, type[AdamW | SGD]] = {"adamw": AdamW, "sgd": SGD}
 # Arguments that have no say in what is learnt.
 _FREE = ("verbose",)
 
@@ -79,10 +81,14 @@ class LanguageModel(LanguageUse):
         Places of the text that are read side by side; fewer for a short text.
     sequence_length : int
         Tokens over which a step looks back (truncated backpropagation through time).
+    optimiser : {"adamw", "sgd"}
+        "sgd" wants far higher learning rates and a smaller `max_norm`, such as 20 and 0.25, as
+        Zaremba, Sutskever & Vinyals 2014 train models of words; there it gets further in few
+        epochs.
     learning_rate : float
         Its height; it rises in the first hundred steps and falls along a cosine to 0.
     weight_decay : float
-        As ``torch.optim.AdamW`` has it.
+        As ``torch.optim.AdamW`` has it, or ``torch.optim.SGD``.
     max_norm : float
         Gradients of a larger global norm are scaled down to it.
     validation_fraction : float
@@ -134,6 +140,7 @@ class LanguageModel(LanguageUse):
         steps: int | None = None,
         batch_size: int = 32,
         sequence_length: int = 64,
+        optimiser: str = "adamw",
         learning_rate: float = 4e-3,
         weight_decay: float = 0.0,
         max_norm: float = 1.0,
@@ -239,6 +246,17 @@ class LanguageModel(LanguageUse):
             batches = self._streams(ids, begins, reset=_RESET)
         self._run_further(lambda _: batches, **self._shown(batches))
         return self
+
+    def _check_training(self) -> None:
+        super()._check_training()
+        if self.optimiser not in tuple(_OPTIMISERS):
+            raise ValueError(
+                f"optimiser: expected one of {', '.join(_OPTIMISERS)}, got {self.optimiser!r:.80}"
+            )
+
+    def _new_optimiser(self, network: Network) -> AdamW | SGD:
+        make = _OPTIMISERS[self.optimiser]
+        return make(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
 
     def _check_checkpoint(self, checkpoint: object, *, resume: bool) -> None:
         if check_flag("resume", resume) and checkpoint is None:
