@@ -14,7 +14,7 @@ BASE ?= HEAD~1
 HEAD ?= HEAD
 RANGE ?= HEAD~5..HEAD
 
-.PHONY: help demo test test-oracles test-c test-build lint docs sanitize mutants quality bench peers \
+.PHONY: help demo test fuzz test-oracles test-c test-build lint docs sanitize mutants quality bench peers \
         dashboard regressions ci-tools hooks clean
 
 help:  ## list the targets
