@@ -27,7 +27,7 @@ from fastlstm.tasks import LanguageModel
 ORDERS = 10
 SETTINGS: dict[str, Any] = {
     "hidden_size": 512, "num_layers": 2, "dropout": 0.4, "batch_size": 32, "sequence_length": 64,
-    "epochs": 12, "learning_rate": 3e-3,
+    "epochs": 10, "learning_rate": 3e-3,
 }  # fmt: skip
 SMALL = {"epochs": 1, "hidden_size": 16, "num_layers": 1, "dropout": 0.0, "batch_size": 8}
 
