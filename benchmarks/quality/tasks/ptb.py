@@ -24,8 +24,8 @@ from benchmarks.quality.rivals import rivals, training_of
 from fastlstm.tasks import LanguageModel
 
 ORDER = 5
-# Size, windows and learning rate are those of Zaremba, Sutskever & Vinyals 2014's small model, whose
-# losses are sums over 20 steps: of means, 20 times the rate, a twentieth of the norm.
+# Size, windows and learning rate are those of Zaremba, Sutskever & Vinyals 2014's small model. Its
+# losses are sums over 20 steps; ours are means, so 20 times the rate, a twentieth of the norm.
 SETTINGS: dict[str, Any] = {
     "level": "whitespace", "hidden_size": 200, "num_layers": 2, "tied": True, "dropout": 0.2,
     "input_dropout": 0.2, "batch_size": 20, "sequence_length": 20, "epochs": 11,
