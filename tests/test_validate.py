@@ -25,6 +25,7 @@ from fastlstm import LSTM, Parameters, set_num_threads
 from fastlstm._validate import (
     LARGEST_EXTENT,
     check_array,
+    check_choice,
     check_dtype,
     check_extent,
     check_flag,
@@ -125,6 +126,16 @@ def test_check_flag_returns_a_plain_bool(value: object) -> None:
 def test_check_flag_refuses_what_is_only_truthy(value: object) -> None:
     with pytest.raises(TypeError, match=r"^bias: expected True or False, got .+"):
         check_flag("bias", value)
+
+
+def test_check_choice_returns_one_of_the_choices() -> None:
+    assert check_choice("cell", "rnn", ("lstm", "rnn")) == "rnn"
+
+
+@pytest.mark.parametrize("value", ["gru", "", "LSTM", None, 1, ["rnn"], np.array(["rnn", "lstm"])])
+def test_check_choice_refuses_what_is_none_of_them(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^cell: expected one of lstm, rnn, got "):
+        check_choice("cell", value, ("lstm", "rnn"))
 
 
 @pytest.mark.parametrize("value", [np.float32, "float32", "f4", "=f", np.dtype("f"), np.single])

@@ -105,6 +105,13 @@ def check_flag(name: str, value: object) -> bool:
     return bool(value)
 
 
+def check_choice(name: str, value: object, choices: Collection[str]) -> str:
+    """Return one of some strings; anything else is a ValueError that lists them."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r:.80}")
+    return value
+
+
 def check_dtype(name: str, value: Any) -> np.dtype[Any]:
     """Return numpy.dtype float32 or float64 in native byte order."""
     try:

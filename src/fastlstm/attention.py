@@ -13,6 +13,7 @@ from fastlstm._random import uniform_arrays
 from fastlstm._validate import (
     Array,
     check_array,
+    check_choice,
     check_dtype,
     check_extent,
     check_lengths,
@@ -111,9 +112,7 @@ class Attention(Layer):
     ) -> None:
         self.query_features = check_size("query_features", query_features)
         self.key_features = check_size("key_features", key_features)
-        if score not in SCORES:
-            raise ValueError(f"score: expected one of {', '.join(SCORES)}, got {score!r:.80}")
-        self.score = score
+        self.score = check_choice("score", score, SCORES)
         if score == "dot" and self.query_features != self.key_features:
             raise ValueError(
                 f"key_features: 'dot' compares queries and keys of as many features, got "

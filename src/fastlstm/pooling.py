@@ -12,6 +12,7 @@ from fastlstm._random import uniform_arrays
 from fastlstm._validate import (
     Array,
     check_array,
+    check_choice,
     check_dtype,
     check_flag,
     check_lengths,
@@ -68,9 +69,7 @@ class Pooling(Layer):
         rng: np.random.Generator | int | None = None,
     ) -> None:
         self.features = check_size("features", features)
-        if how not in WAYS:
-            raise ValueError(f"how: expected one of {', '.join(WAYS)}, got {how!r}")
-        self.how = how
+        self.how = check_choice("how", how, WAYS)
         self.bidirectional = check_flag("bidirectional", bidirectional)
         if self.bidirectional and self.features % 2:
             raise ValueError(f"features: expected two halves, got {self.features}")

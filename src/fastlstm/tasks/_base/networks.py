@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastlstm import init
-from fastlstm._validate import Array, check_number
+from fastlstm._validate import Array, check_choice, check_number
 from fastlstm.layers import Dropout, Embedding, Linear
 from fastlstm.lstm import LSTM
 from fastlstm.parameters import Given, Layer, Parameters
@@ -115,8 +115,7 @@ class Encoder(Network):
                 vocabulary, features, dtype=dtype, rng=begin(start, "embedding")
             )
             parts["embedding"] = self.embedding
-        if cell not in CELLS:
-            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r:.80}")
+        check_choice("cell", cell, CELLS)
         layer: Any = LSTM if cell == "lstm" else RNN
         self.recurrent = layer(
             features,

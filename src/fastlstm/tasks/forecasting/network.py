@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastlstm import init
-from fastlstm._validate import Array
+from fastlstm._validate import Array, check_choice
 from fastlstm.layers import Dropout, Linear
 from fastlstm.losses import mean_squared_error, quantile_loss
 from fastlstm.lstm import LSTM
@@ -66,8 +66,7 @@ class ForecastNetwork(Network):
         self.horizon, self.quantiles, self._outputs = horizon, quantiles, outputs
         self.lookback, self.known, self.patch, self.mixing = lookback, known, patch, mixing
         features = patch * (1 + known) + (variables * (patch + 1) if mixing else 0)
-        if cell not in CELLS:
-            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r:.80}")
+        check_choice("cell", cell, CELLS)
         recurrent: Any = LSTM if cell == "lstm" else RNN
         options = {"dropout": dropout if num_layers > 1 else 0.0, "dtype": dtype}
         rng = begin(start, "encoder")

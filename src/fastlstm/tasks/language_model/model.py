@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastlstm import storage
-from fastlstm._validate import Array, check_flag, check_number, check_size
+from fastlstm._validate import Array, check_choice, check_flag, check_number, check_size
 from fastlstm.optim import SGD, AdamW
 from fastlstm.schedules import cosine
 from fastlstm.tasks._base.batches import StreamBatches
@@ -249,10 +249,7 @@ class LanguageModel(LanguageUse):
 
     def _check_training(self) -> None:
         super()._check_training()
-        if self.optimiser not in tuple(_OPTIMISERS):
-            raise ValueError(
-                f"optimiser: expected one of {', '.join(_OPTIMISERS)}, got {self.optimiser!r:.80}"
-            )
+        check_choice("optimiser", self.optimiser, _OPTIMISERS)
 
     def _new_optimiser(self, network: Network) -> AdamW | SGD:
         make = _OPTIMISERS[self.optimiser]
@@ -269,12 +266,11 @@ class LanguageModel(LanguageUse):
 
     def _start(self, texts: Sequence[str], seed: int) -> LanguageNetwork:
         """The vocabulary of some texts, and a network that knows nothing yet."""
-        if self.level not in LEVELS:
-            raise ValueError(f"level: expected one of {', '.join(LEVELS)}, got {self.level!r:.80}")
+        level = check_choice("level", self.level, LEVELS)
         _check_unicode(texts)
         self.vocabulary_ = vocabulary_of(
             texts,
-            level=self.level,
+            level=level,
             min_frequency=_size_or_none("min_frequency", self.min_frequency),
             most=_size_or_none("max_vocabulary", self.max_vocabulary),
         )

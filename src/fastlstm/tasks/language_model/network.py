@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from fastlstm import _scratch, init
 from fastlstm._products import linear, matmul, sum_rows
 from fastlstm._random import dropout_mask
-from fastlstm._validate import Array, check_flag, check_number, compact
+from fastlstm._validate import Array, check_choice, check_flag, check_number, compact
 from fastlstm._weights import PanelCache
 from fastlstm.layers import Embedding, Linear
 from fastlstm.losses import softmax_cross_entropy, softmax_log_prob
@@ -110,13 +110,11 @@ class LanguageNetwork(Network):
     ) -> LSTM | RNN:
         between = self._dropout if num_layers > 1 else 0.0
         rng = begin(start, "recurrent")
-        if cell == "lstm":
+        if check_choice("cell", cell, CELLS) == "lstm":
             return LSTM(
                 features, hidden_size, num_layers, dropout=between,
                 locked_dropout=self._locked, weight_dropout=weight_dropout, dtype=dtype, rng=rng,
             )  # fmt: skip
-        if cell != "rnn":
-            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r:.80}")
         if self._locked or weight_dropout:
             raise ValueError("locked_dropout, weight_dropout: cell='rnn' has neither")
         return RNN(features, hidden_size, num_layers, dropout=between, dtype=dtype, rng=rng)

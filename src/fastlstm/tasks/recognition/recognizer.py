@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self, cast
 import numpy as np
 from scipy.special import log_softmax
 
-from fastlstm._validate import Array, check_size
+from fastlstm._validate import Array, check_choice, check_size
 from fastlstm.decoding import Hypothesis, ctc_beam_search
 from fastlstm.tasks._base.batches import Ragged, in_groups
 from fastlstm.tasks._base.networks import Start, StepNetwork
@@ -260,8 +260,7 @@ class SequenceRecognizer(NumericEstimator):
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         """
-        if decoder not in _DECODERS:
-            raise ValueError(f"decoder: expected one of {', '.join(_DECODERS)}, got {decoder!r}")
+        check_choice("decoder", decoder, _DECODERS)
         if decoder == "greedy":
             if language_model is not None:
                 raise ValueError("language_model: needs decoder='beam'; 'greedy' has no use for it")

@@ -24,7 +24,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastlstm._extras import import_extra
-from fastlstm._validate import Array, check_flag, check_integers, check_size
+from fastlstm._validate import Array, check_choice, check_flag, check_integers, check_size
 from fastlstm.tasks._base.batches import Ragged
 
 LEVELS = ("word", "whitespace", "subword", "char")
@@ -159,9 +159,7 @@ class Tokenizer:
         lowercase: bool = False,
         merges: Sequence[str] = (),
     ) -> None:
-        if level not in LEVELS:
-            raise ValueError(f"level: expected one of {', '.join(LEVELS)}, got {level!r:.80}")
-        self.level = level
+        self.level = check_choice("level", level, LEVELS)
         self.vocabulary = tuple(vocabulary)
         self.lowercase = check_flag("lowercase", lowercase)
         self.merges = tuple(merges)
