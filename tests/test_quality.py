@@ -12,8 +12,20 @@ import pytest
 
 from benchmarks.quality import __main__ as command
 from benchmarks.quality import data, harness, report
-from benchmarks.quality.harness import OURS, PLAIN, Bar, Outcome, Summary, System, Task
+from benchmarks.quality.harness import (
+    ELMAN,
+    OURS,
+    PLAIN,
+    TORCH,
+    Bar,
+    Outcome,
+    Summary,
+    System,
+    Task,
+)
+from benchmarks.quality.rivals import rivals
 from benchmarks.quality.tasks import NAMES, load
+from fastlstm.tasks import TextClassifier
 
 # --- runs and their file --------------------------------------------------------------------------
 
@@ -280,6 +292,25 @@ def test_a_slice_of_each_task_runs(name: str, system: str) -> None:
     if task.percent:
         assert 0 <= run["value"] <= 1
     assert OURS not in task.systems or next(iter(task.systems)) == OURS
+
+
+def test_plain_networks_may_have_settings_of_their_own() -> None:
+    """All else is shared, and of a classifier the simple RNN keeps what makes it simple."""
+    systems = rivals(
+        TextClassifier, {"pooling": "max", "epochs": 5}, *[lambda *_: None] * 3,
+        plain={"learning_rate": 0.5, "pooling": "mean"},
+    )  # fmt: skip
+    found = {
+        name: [system.settings[key] for key in ("cell", "learning_rate", "pooling", "epochs")]
+        for name, system in systems.items()
+    }
+    rate = TextClassifier().learning_rate
+    assert found == {
+        OURS: ["lstm", rate, "max", 5],
+        PLAIN: ["rnn", 0.5, "mean", 5],
+        TORCH: ["lstm", rate, "max", 5],
+        ELMAN: ["rnn", 0.5, "last", 5],
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

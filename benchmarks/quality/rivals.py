@@ -29,6 +29,7 @@ def rivals(
     *,
     small: Mapping[str, Any] = SMALL,
     further: Mapping[str, Any] | None = None,
+    plain: Mapping[str, Any] | None = None,
 ) -> dict[str, System]:
     """fastlstm, the same with plain recurrent layers, and torch; a classifier's simple RNN.
 
@@ -37,7 +38,8 @@ def rivals(
     make : callable
         ``make(random_state=seed, **settings)``: an estimator with an argument `cell`.
     settings : mapping
-        Its arguments, which all share; only the simple RNN has one direction, and no pooling.
+        Its arguments, which all share but for `plain`; only the simple RNN has one direction, and
+        no pooling.
     read : callable
         ``read(small)``: training part and test part.
     fit, score : callable
@@ -47,14 +49,17 @@ def rivals(
         Arguments of the estimator for a run on a slice of the data.
     further : mapping, optional
         Settings of `fit` that are none of the estimator's.
+    plain : mapping, optional
+        Arguments of plain recurrent networks in place of `settings`: a rival that cannot learn by
+        the LSTM's would be none.
     """
 
     def system(cell: str, *, torch: bool = False, **other: Any) -> System:
-        own = {**settings, "cell": cell, **other}
+        arguments = {**settings, "cell": cell, **other}
 
         def run(seed: int, is_small: bool) -> Outcome:
             training, test = read(is_small)
-            estimator = make(random_state=seed, **{**own, **(small if is_small else {})})
+            estimator = make(random_state=seed, **{**arguments, **(small if is_small else {})})
             with _by_torch() if torch else nullcontext():
                 start = time.perf_counter()
                 found = fit(estimator, training)
@@ -66,11 +71,12 @@ def rivals(
                 return Outcome(scored.value, seconds, scored.further)
             return Outcome(scored, seconds)
 
-        return System(run, {**_arguments(make(**own)), **(further or {})})
+        return System(run, {**_arguments(make(**arguments)), **(further or {})})
 
-    found = {OURS: system("lstm"), PLAIN: system("rnn"), TORCH: system("lstm", torch=True)}
+    own = plain or {}
+    found = {OURS: system("lstm"), PLAIN: system("rnn", **own), TORCH: system("lstm", torch=True)}
     if "pooling" in found[OURS].settings:
-        found[ELMAN] = system("rnn", pooling="last", bidirectional=False)
+        found[ELMAN] = system("rnn", **{**own, "pooling": "last", "bidirectional": False})
     return found
 
 
