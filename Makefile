@@ -10,6 +10,8 @@ BLAS_TESTS := $(patsubst %,tests/test_%.py,attention core flush fork lstm lstm_l
 # What runs once more on the narrower of two sets of packed kernels.
 AVX2_TESTS := $(patsubst %,tests/test_%.py,attention core flush lstm lstm_oracle lstm_gradients stack weights \
               variants variants_gradients variants_oracle)
+# Tests run in some processes at once.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 BASE ?= HEAD~1
 HEAD ?= HEAD
 RANGE ?= HEAD~5..HEAD
@@ -60,18 +62,18 @@ demo: $(VENV)/.installed  ## learn Python's own manual and write some of it (abo
 	$(BIN)/fastlstm lm generate demo/topics.safetensors --prompt 'The "while" statement' --seed 1
 
 test: $(VENV)/.test test-c  ## run the tests; needs no other framework
-	$(BIN)/python -m pytest
-	FASTLSTM_ISA=generic $(BIN)/python -m pytest $(BLAS_TESTS)
+	$(PYTEST)
+	FASTLSTM_ISA=generic $(PYTEST) $(BLAS_TESTS)
 	@if $(BIN)/python -c 'import sys; from fastlstm import _core; sys.exit(_core.ISA != "avx512")'; then \
-	    echo FASTLSTM_ISA=avx2 $(BIN)/python -m pytest $(AVX2_TESTS); \
-	    FASTLSTM_ISA=avx2 $(BIN)/python -m pytest $(AVX2_TESTS); \
+	    echo FASTLSTM_ISA=avx2 $(PYTEST) $(AVX2_TESTS); \
+	    FASTLSTM_ISA=avx2 $(PYTEST) $(AVX2_TESTS); \
 	fi
 
 test-c:  ## run the C kernels' own driver
 	$(MAKE) -C tests/csrc check
 
 test-oracles: $(VENV)/.oracles  ## run the tests that compare with live packages (torch, keras, onnxruntime, nltk)
-	$(BIN)/python -m pytest -m oracle
+	$(PYTEST) -m oracle
 
 lint: $(VENV)/.lint  ## ruff, cython-lint and mypy
 	$(BIN)/ruff check .
