@@ -178,6 +178,8 @@ def test_the_table_has_means_published_figures_bars_and_times(tmp_path: Path) ->
     timing = {"threads": 2, "ours_ms": 1.0, "torch_ms": 1.5, "ratio": 1.5}
     timing |= {"settings": task.settings_of(OURS)}
     record["timings"] = [timing, timing | {"settings": {"hidden_size": 1}, "ratio": 9.0}]
+    for run, threads in zip(record["runs"], (2, 1, 2), strict=False):
+        run["where"]["threads"] = threads
     text = report.table(task, record)
     assert "91.00 ± 0.58 %" in text
     assert "80.00 %" in text
@@ -188,7 +190,7 @@ def test_the_table_has_means_published_figures_bars_and_times(tmp_path: Path) ->
     assert not report.all_met(task, record)
     page = report.markdown([(task, record)])
     assert "| Made up | accuracy | **91.00 ± 0.58 %** |  | 71.00 ± 0.58 % | 80.00 % (bag) |" in page
-    assert "| **fastlstm** | **91.00 ± 0.58 %** | 3 | 2 |" in page
+    assert "| **fastlstm** | **91.00 ± 0.58 %** | 3 | 2 | 1, 2 |" in page
     assert "| geometric mean | 2 | | | **1.50** |" in page
 
 

@@ -146,6 +146,7 @@ class Summary:
     values: tuple[float, ...]
     seconds: tuple[float, ...]
     further: tuple[Mapping[str, float], ...] = ()
+    threads: tuple[int, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -254,6 +255,7 @@ def summaries(task: Task, record: Mapping[str, Any]) -> dict[str, Summary]:
             tuple(run["value"] for run in found[name]),
             tuple(run["seconds"] for run in found[name]),
             tuple(run["further"] for run in found[name]),
+            tuple(run["where"]["threads"] for run in found[name]),
         )
         for name in task.systems
         if name in found

@@ -59,17 +59,19 @@ def show_summary(task: Task, summary: Summary) -> str:
     return f"{summary.mean:.3f} ± {summary.error:.3f}"
 
 
-def rows(task: Task, record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Who, value, runs and seconds of training: of those measured here, then of those published.
+def rows(task: Task, record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Who, value, runs, and seconds of training on how many threads: measured, then published.
 
     What a baseline takes, which also tries what it has to choose, is beside the point.
     """
     for name, summary in summaries(task, record).items():
-        network = name in NETWORKS
-        seconds = f"{statistics.median(summary.seconds):.0f}" if network else ""
-        yield name, show_summary(task, summary), str(len(summary.values)), seconds
+        seconds = threads = ""
+        if name in NETWORKS:
+            seconds = f"{statistics.median(summary.seconds):.0f}"
+            threads = ", ".join(map(str, sorted(set(summary.threads))))
+        yield name, show_summary(task, summary), str(len(summary.values)), seconds, threads
     for source, value in task.published.items():
-        yield f"published: {source}", show(task, value), "", ""
+        yield f"published: {source}", show(task, value), "", "", ""
 
 
 def verdicts(task: Task, record: Mapping[str, Any]) -> Iterator[tuple[Bar, str]]:
@@ -89,8 +91,8 @@ def table(task: Task, record: Mapping[str, Any], *, bars: bool = True) -> str:
     lines = [f"\n{task.title}: {task.metric} ({better} is better)"]
     cells = list(rows(task, record))
     width = max([len(cell[0]) for cell in cells], default=0)
-    lines.append(f"  {'':<{width}} {'':>18} {'runs':>5} {'seconds':>8}")
-    lines += [f"  {a:<{width}} {b:>18} {c:>5} {d:>8}" for a, b, c, d in cells]
+    lines.append(f"  {'':<{width}} {'':>18} {'runs':>5} {'seconds':>8} {'threads':>8}")
+    lines += [f"  {a:<{width}} {b:>18} {c:>5} {d:>8} {e:>8}".rstrip() for a, b, c, d, e in cells]
     if bars:
         lines += [f"  bar: {bar.text}: {verdict}" for bar, verdict in verdicts(task, record)]
     for row in timings(task, record):
@@ -120,12 +122,11 @@ def markdown(tasks: list[tuple[Task, Mapping[str, Any]]]) -> str:
             f"### {task.title}\n",
             f"{task.metric[0].upper()}{task.metric[1:]}; {better} is better.\n",
         ]
-        lines += ["| | | runs | seconds |", "|---|---|---|---|"]
-        for name, value, runs, seconds in rows(task, record):
+        lines += ["| | | runs | seconds | threads |", "|---|---|---|---|---|"]
+        for name, value, *numbers in rows(task, record):
             strong = "**" if name == OURS else ""
-            lines.append(
-                f"| {strong}{name}{strong} | {strong}{value}{strong} | {runs} | {seconds} |"
-            )
+            cells = [f"{strong}{name}{strong}", f"{strong}{value}{strong}", *numbers]
+            lines.append(f"| {' | '.join(cells)} |")
         told = "; ".join(f"{bar.text}: {verdict}" for bar, verdict in verdicts(task, record))
         lines.append(f"\nBars: {told}.\n" if told else "")
         if OURS in found or TORCH in found:
