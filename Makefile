@@ -86,7 +86,7 @@ docs: $(VENV)/.docs  ## build the documentation into build/docs; a warning is an
 	@echo build/docs/index.html
 
 sanitize:  ## the C driver under ASAN + UBSAN, TSAN, valgrind, and for aarch64 under qemu
-	$(MAKE) -C tests/csrc sanitize races valgrind neon
+	$(MAKE) -C tests/csrc -j2 --output-sync=target sanitize races valgrind neon
 
 test-build: $(VENV)/.installed  ## build in every way (sdist, wheel, editable, debug, no OpenMP) and try each
 	$(BIN)/python -m tests.build_matrix
