@@ -188,7 +188,7 @@ def test_a_long_run_that_was_cut_goes_on(
     monkeypatch.setattr(kept, "EVERY", 4)
 
     def model() -> LanguageModel:
-        return LanguageModel(hidden_size=4, steps=14, batch_size=2, random_state=0)
+        return LanguageModel(hidden_size=4, steps=14, batch_size=2, dropout=0.5, random_state=0)
 
     text, whole = "the cat sat on the mat\n" * 30, model()
     with by_torch() if torch else nullcontext():

@@ -139,12 +139,13 @@ class TorchTrainer:
         return True
 
     def resume(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a checkpoint; dropout draws other masks than it would have drawn."""
+        """Go on from a checkpoint, with the dropout masks that would have come next."""
         saved = torch.load(path, weights_only=False)
         self.twin.load_state_dict(saved["weights"])
         self._optimiser.load_state_dict(saved["optimiser"])
         self._state, self.history = saved["state"], saved["history"]
         self._best, self._waited = saved["best"]
+        torch.set_rng_state(saved["rng"])
 
     def _save(self, path: str | os.PathLike[str]) -> None:
         content = {
@@ -153,6 +154,7 @@ class TorchTrainer:
             "state": self._state,
             "history": self.history,
             "best": (self._best, self._waited),
+            "rng": torch.get_rng_state(),
         }
         with storage.replacing(Path(path)) as file:
             torch.save(content, file)
